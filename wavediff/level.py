@@ -1,0 +1,30 @@
+"""How loud a recording is, measured block by block."""
+
+import torch
+
+from wavediff.audio import Source
+
+FRAME = 0.02  # seconds
+GATE = 0.05  # of the mean power: quieter frames are pauses and do not count
+
+
+def gated_rms(source: Source) -> float:
+    """The RMS level of what sounds in a recording, pauses left out, over all channels.
+
+    Frames below a gate relative to the mean are left out, as in loudness measurement (EBU R 128).
+    Reads the whole source once. Silence has the level 0.
+    """
+    frame = max(1, round(FRAME * source.rate))
+    block = frame * 1024
+    powers = []
+    for start in range(0, source.samples, block):
+        stop = min(start + block, source.samples)
+        power = source.read(start, stop).double().pow(2).mean(0)
+        short = -power.shape[0] % frame
+        power = torch.nn.functional.pad(power, (0, short)).view(-1, frame).mean(-1)
+        powers.append(power)
+    if not powers:
+        return 0.0
+    power = torch.cat(powers)
+    active = power[power > GATE * power.mean()]
+    return float(active.mean().sqrt()) if active.numel() else 0.0

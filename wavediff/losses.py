@@ -1,0 +1,80 @@
+"""What training minimises."""
+
+import functools
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from wavediff.transform import Transform
+
+FLOOR = 1e-4  # of a magnitude, below which differences are inaudible at the training level
+
+
+class LossConfig(BaseModel):
+    """The weights of the parts of the loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    windows: tuple[int, ...] = Field((256, 512, 1024), description="samples of each resolution")
+    compression: float = Field(0.3, gt=0, le=1, description="power that magnitudes are raised to")
+    magnitude: float = Field(1.0, ge=0, description="weight of the magnitudes' difference")
+    complex: float = Field(0.5, ge=0, description="weight of the complex difference")
+    si_sdr: float = Field(0.01, ge=0, description="weight of the SI-SDR, per dB")
+    si_sdr_limit: float = Field(30.0, gt=0, description="dB beyond which SI-SDR earns no more")
+
+
+@functools.lru_cache(maxsize=8)
+def _transform(window: int) -> Transform:
+    return Transform(window, window // 2)
+
+
+def compressed_spectral(
+    guess: Tensor, clean: Tensor, window: int, power: float
+) -> tuple[Tensor, Tensor]:
+    """Mean absolute differences of compressed spectra: magnitudes alone, and complex.
+
+    (batch, samples) to two of (batch,). Compression gives quiet parts their due (Ephrat et al.
+    2018; Braun and Tashev 2021).
+    """
+    ours, ours_scale = _compressed(guess, window, power)
+    theirs, theirs_scale = _compressed(clean, window, power)
+    both = (ours * ours_scale - theirs * theirs_scale).pow(2).sum(-1)
+    # |X|^p is |X| times the same scale.
+    magnitude = (_norm(ours) * ours_scale - _norm(theirs) * theirs_scale)[..., 0].pow(2)
+    return magnitude.mean((1, 2)), both.mean((1, 2))
+
+
+def _compressed(sound: Tensor, window: int, power: float) -> tuple[Tensor, Tensor]:
+    """The spectrum (batch, frames, bins, 2), and what compresses it (batch, frames, bins, 1)."""
+    spectrum = torch.view_as_real(_transform(window).analyse(sound))
+    return spectrum, (_norm(spectrum).log() * (power - 1)).exp()
+
+
+def _norm(spectrum: Tensor) -> Tensor:
+    return (spectrum.pow(2).sum(-1, keepdim=True) + FLOOR**2).sqrt()
+
+
+def limited_si_sdr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio in dB, softly limited; (batch,).
+
+    Items whose target is silent have none and count 0 (Le Roux et al. 2019; the limit as in
+    Wisdom et al. 2020, so that what is clean already does not rule the training).
+    """
+    guess = guess - guess.mean(-1, keepdim=True)
+    clean = clean - clean.mean(-1, keepdim=True)
+    power = clean.pow(2).sum(-1)
+    target = ((guess * clean).sum(-1) / (power + 1e-8))[:, None] * clean
+    signal = target.pow(2).sum(-1) + 1e-8
+    error = (guess - target).pow(2).sum(-1) + 10 ** (-limit / 10) * signal
+    heard = power > 1e-6 * clean.shape[-1]
+    return torch.where(heard, 10 * torch.log10(signal / error), torch.zeros_like(signal))
+
+
+def denoise_loss(guess: Tensor, clean: Tensor, config: LossConfig) -> Tensor:
+    """The loss of each item, (batch,): compressed spectra at several resolutions, and SI-SDR."""
+    total = -config.si_sdr * limited_si_sdr(guess, clean, config.si_sdr_limit)
+    for window in config.windows:
+        magnitude, both = compressed_spectral(guess, clean, window, config.compression)
+        total = total + (config.magnitude * magnitude + config.complex * both) / len(config.windows)
+    return total

@@ -1,0 +1,1 @@
+"""The trained models that come with the package, one safetensors file each."""

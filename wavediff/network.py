@@ -1,0 +1,216 @@
+"""The network: dilated convolutions along time, their weights shared by all bands of frequency."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from wavediff.transform import Transform
+
+COMPRESSION = 0.3  # magnitudes enter the network to this power
+FLOOR = 1e-4  # of a magnitude, below which its phase and logarithm mean nothing
+FEATURES = 5  # of a bin: x and y, real and imaginary; the logarithm of y
+
+
+class NetworkConfig(BaseModel):
+    """The size of a `BandNet`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int = Field(512, gt=0, description="samples of a frame")
+    hop: int = Field(256, gt=0, description="samples between frames")
+    bands: int = Field(24, gt=0, description="bands of frequency that share their weights")
+    channels: int = Field(64, gt=0, description="channels of a band")
+    layers: int = Field(8, gt=0, description="residual blocks")
+    cycle: int = Field(6, gt=0, description="blocks after which the dilations 1, 2, 4 … repeat")
+    mixing: int = Field(8, ge=0, description="channels a band gives to the mixing; 0 for none")
+    summary: int = Field(64, ge=0, description="numbers that tell each band of the whole frame")
+    taps: int = Field(3, gt=0, description="frames that the filter on the observation spans (odd)")
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Which bins make up which band: narrow at low frequencies, wider above, as hearing has it."""
+
+    edges: tuple[int, ...]  # bands + 1 bins, from 0 to the number of bins
+
+    @classmethod
+    def split(cls, bins: int, bands: int, linear: float = 0.25) -> "Bands":
+        """Cut `bins` into `bands`, linear below the fraction `linear` of them, then logarithmic."""
+        if bands > bins:
+            raise ValueError(f"{bands} bands do not fit into {bins} bins")
+        scale = [math.log1p(b / (linear * bins)) for b in range(bins + 1)]
+        edges = [0]
+        for band in range(1, bands + 1):
+            goal = scale[-1] * band / bands
+            nearest = min(range(bins + 1), key=lambda b: abs(scale[b] - goal))
+            edges.append(min(max(nearest, edges[-1] + 1), bins - (bands - band)))
+        return cls(tuple(edges))
+
+    @property
+    def width(self) -> int:
+        """Bins of the widest band."""
+        return max(b - a for a, b in zip(self.edges, self.edges[1:], strict=False))
+
+    def gather_index(self) -> Tensor:
+        """(bands, width): the bins of each band, short bands filled up with a bin that is none."""
+        none = self.edges[-1]
+        rows = [
+            list(range(a, b)) + [none] * (self.width - (b - a))
+            for a, b in zip(self.edges, self.edges[1:], strict=False)
+        ]
+        return torch.tensor(rows)
+
+    def scatter_index(self) -> Tensor:
+        """(bins,): where each bin stands in a flattened (bands, width)."""
+        return torch.cat(
+            [
+                torch.arange(b - a) + band * self.width
+                for band, (a, b) in enumerate(zip(self.edges, self.edges[1:], strict=False))
+            ]
+        )
+
+
+class Block(nn.Module):
+    """A residual block: dilated convolution, gate, 1×1 convolution, then mixing across bands."""
+
+    def __init__(self, config: NetworkConfig, dilation: int) -> None:
+        super().__init__()
+        channels, mixed = config.channels, config.bands * config.mixing
+        self.dilation = dilation
+        self.norm = nn.LayerNorm(channels)  # over channels alone, never over time
+        self.time = nn.Linear(channels, channels)
+        self.dilated = nn.Linear(3 * channels, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+        self.squeeze = nn.Linear(channels, config.mixing) if mixed else None
+        self.mix = nn.Linear(mixed, 2 * mixed) if mixed else None
+        self.expand = nn.Linear(config.mixing, channels) if mixed else None
+
+    def forward(self, h: Tensor, time: Tensor) -> Tensor:
+        """(bands, batch, frames, channels) and the embedded time (batch, channels)."""
+        u = self.norm(h) + self.time(time)[:, None]
+        frames, far = u.shape[2], self.dilation
+        padded = F.pad(u, (0, 0, far, far))
+        taps = (padded[:, :, :frames], u, padded[:, :, 2 * far :])
+        gate, value = self.dilated(torch.cat(taps, -1)).chunk(2, -1)
+        h = h + self.out(torch.tanh(value) * torch.sigmoid(gate))
+        if self.squeeze is None or self.mix is None or self.expand is None:
+            return h
+        bands, batch, _, _ = h.shape
+        s = self.squeeze(h).permute(1, 2, 0, 3).reshape(batch, frames, -1)
+        gate, value = self.mix(s).chunk(2, -1)
+        s = torch.tanh(value) * torch.sigmoid(gate)
+        return h + self.expand(s.view(batch, frames, bands, -1).permute(2, 0, 1, 3))
+
+
+class BandNet(nn.Module):
+    """Answers with a sound, given a corrupted one, what was observed, and how far the path is.
+
+    The frames of a lapped transform are cut into bands; each band is projected to channels by its
+    own weights, and from there on all bands share theirs. At the end every bin gets complex masks
+    on the corrupted sound and, over a few frames, on the observation, and a part of its own.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transform = Transform(config.window, config.hop)
+        bins, channels, count = self.transform.bins, config.channels, config.bands
+        bands = Bands.split(bins, count)
+        self.register_buffer("gather", bands.gather_index(), persistent=False)
+        self.register_buffer("scatter", bands.scatter_index(), persistent=False)
+        pool = torch.zeros(bins, count)
+        for band, (a, b) in enumerate(zip(bands.edges, bands.edges[1:], strict=False)):
+            pool[a:b, band] = 1 / (b - a)
+        self.register_buffer("pool", pool, persistent=False)
+
+        inputs, outputs = bands.width * FEATURES, bands.width * self.parts
+        self.enter = nn.Parameter(torch.randn(count, inputs, channels) / math.sqrt(inputs))
+        self.place = nn.Parameter(torch.zeros(count, 1, channels))
+        self.describe = nn.Linear(count, config.summary) if config.summary else None
+        self.tell = nn.Linear(config.summary, count * channels) if config.summary else None
+        self.time = nn.Sequential(
+            nn.Linear(32, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels), nn.SiLU()
+        )
+        self.blocks = nn.ModuleList(
+            Block(config, 2 ** (layer % config.cycle)) for layer in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(channels)
+        self.leave = nn.Parameter(0.1 * torch.randn(count, channels, outputs) / math.sqrt(channels))
+
+    @property
+    def parts(self) -> int:
+        """Real numbers that the network says of a bin: taps on y, a mask on x, a direct part."""
+        return 2 * (self.config.taps + 2)
+
+    @property
+    def hop(self) -> int:
+        """Samples between frames."""
+        return self.config.hop
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples to either side that one sample of the answer can depend on."""
+        frames = sum(block.dilation for block in self.blocks) + self.config.taps // 2
+        return frames * self.config.hop + self.config.window
+
+    def forward(self, x: Tensor, y: Tensor, time: Tensor) -> Tensor:
+        """The corrupted sound and the observation (batch, samples), the time (batch,) in [0, 1]."""
+        both = self.transform.analyse(torch.cat((x, y)))
+        spectrum_x, spectrum_y = both.chunk(2)
+        magnitude = both.abs()
+        compressed = both * (magnitude + FLOOR) ** (COMPRESSION - 1)
+        level = torch.log10(magnitude.chunk(2)[1] + FLOOR)
+
+        h = self._enter(compressed, level)
+        embedded = self.time(_fourier(time))
+        for block in self.blocks:
+            h = block(h, embedded)
+        masks = self._leave(self.norm(h))
+
+        energy = magnitude.chunk(2)[1] @ self.pool
+        guess = self._filter(masks, spectrum_x, spectrum_y, energy)
+        return self.transform.synthesise(guess, y.shape[-1])
+
+    def _enter(self, compressed: Tensor, level: Tensor) -> Tensor:
+        """The features of every band, projected: (bands, batch, frames, channels)."""
+        x, y = torch.view_as_real(compressed).chunk(2)
+        features = torch.cat((x, y, level[..., None] / 2 + 0.5), -1)
+        features = F.pad(features, (0, 0, 0, 1))[
+            :, :, self.gather
+        ]  # batch, frames, bands, width, 5
+        batch, frames, bands = features.shape[:3]
+        flat = features.permute(2, 0, 1, 3, 4).reshape(bands, batch * frames, -1)
+        h = torch.baddbmm(self.place.to(flat.dtype), flat, self.enter)
+        h = h.view(bands, batch, frames, -1)
+        if self.describe is None or self.tell is None:
+            return h
+        told = self.tell(F.silu(self.describe(level @ self.pool)))
+        return h + told.view(batch, frames, bands, -1).permute(2, 0, 1, 3)
+
+    def _leave(self, h: Tensor) -> Tensor:
+        """Complex (batch, frames, bins, parts / 2) from the channels of every band."""
+        bands, batch, frames, channels = h.shape
+        out = torch.bmm(h.reshape(bands, -1, channels), self.leave)
+        out = out.view(bands, batch, frames, -1, self.parts).permute(1, 2, 0, 3, 4)
+        out = out.reshape(batch, frames, -1, self.parts)[:, :, self.scatter].float()
+        return torch.view_as_complex(out.reshape(*out.shape[:3], -1, 2).contiguous())
+
+    def _filter(self, masks: Tensor, x: Tensor, y: Tensor, energy: Tensor) -> Tensor:
+        """The guess: (batch, frames, bins), complex."""
+        reach = self.config.taps // 2
+        around = F.pad(y, (0, 0, reach, reach)).unfold(1, self.config.taps, 1)
+        spread = energy @ (self.pool > 0).to(energy.dtype).T
+        on_y, on_x, direct = masks.split((self.config.taps, 1, 1), -1)
+        # Untrained, the answer is half of each: the observation itself where both are the same.
+        kept = (x + y) / 2
+        return kept + (on_y * around).sum(-1) + on_x[..., 0] * x + direct[..., 0] * spread
+
+
+def _fourier(time: Tensor) -> Tensor:
+    """(batch,) to (batch, 32): sines and cosines of the time at octaves."""
+    angle = time[:, None] * (math.pi / 2) * 2.0 ** torch.arange(16, device=time.device) / 4
+    return torch.cat((angle.sin(), angle.cos()), -1)

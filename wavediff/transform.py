@@ -1,0 +1,60 @@
+"""Lapped transforms: a sound as complex frames, and back with nothing lost."""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@functools.lru_cache(maxsize=32)
+def _window(length: int, device: torch.device) -> Tensor:
+    return torch.hann_window(length, periodic=True, device=device).sqrt()
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A short-time Fourier transform with the root of a Hann window on both sides.
+
+    Frame `f` is centred on sample `f * hop`; beyond its ends a sound counts as silence. The
+    squared windows sum to a constant when `window` is a multiple of `2 * hop`, so that
+    `synthesise(analyse(x))` is `x` to rounding (Princen and Bradley 1986).
+    """
+
+    window: int  # samples
+    hop: int  # samples
+
+    def __post_init__(self) -> None:
+        if self.hop < 1 or self.window % (2 * self.hop):
+            raise ValueError(f"window {self.window} is not a multiple of twice the hop {self.hop}")
+
+    @property
+    def bins(self) -> int:
+        """How many frequencies a frame has, from 0 Hz to half the rate."""
+        return self.window // 2 + 1
+
+    def frames(self, samples: int) -> int:
+        """How many frames it takes to hold `samples`."""
+        return -(-samples // self.hop) + 1
+
+    def analyse(self, audio: Tensor) -> Tensor:
+        """(batch, samples) to complex (batch, frames, bins)."""
+        frames = self.frames(audio.shape[-1])
+        half = self.window // 2
+        right = (frames - 1) * self.hop + half - audio.shape[-1]
+        framed = F.pad(audio, (half, right)).unfold(-1, self.window, self.hop)
+        return torch.fft.rfft(framed * _window(self.window, audio.device))
+
+    def synthesise(self, spectrum: Tensor, samples: int) -> Tensor:
+        """Complex (batch, frames, bins) to (batch, samples)."""
+        batch, frames, _ = spectrum.shape
+        framed = torch.fft.irfft(spectrum, self.window) * _window(self.window, spectrum.device)
+        overlap = self.window // self.hop
+        # Every frame is cut into pieces of one hop; piece p of frame f lands on hop f + p.
+        pieces = framed.view(batch, frames, overlap, self.hop)
+        sound = framed.new_zeros(batch, frames + overlap - 1, self.hop)
+        for piece in range(overlap):
+            sound[:, piece : piece + frames] += pieces[:, :, piece]
+        half = self.window // 2
+        return sound.reshape(batch, -1)[:, half : half + samples] * (2 / overlap)
