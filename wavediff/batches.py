@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wavediff import data
 from wavediff.data import Clips, Skipped
-from wavediff.errors import DataError
+from wavediff.errors import DataError, WavediffError
 from wavediff.mixtures import Mixtures, Pairs, room_responses
 from wavediff.recipe import Recipe
 
@@ -28,7 +28,10 @@ class Batches:
         return [skipped for clips in self.clips for skipped in clips.skipped]
 
     def stream(self, first: int, last: int, items: range) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of steps `first` to `last`, of them the items `items`."""
+        """The batches of steps `first` to `last`, of them the items `items`.
+
+        Raises DataError, also for what happens in a worker process.
+        """
         steps = _Steps(self.source, first, last, items)
         loader = DataLoader(
             steps,
@@ -37,18 +40,32 @@ class Batches:
             prefetch_factor=4 if self.workers else None,
             worker_init_fn=_one_thread,
         )
-        yield from loader
+        try:
+            for batch in loader:
+                if isinstance(batch, WavediffError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a process that prepares batches was ended from outside",
+                "is the memory too small? Set data.workers or data.memory_limit lower",
+            ) from error
 
 
-class _Steps(Dataset[tuple[Tensor, Tensor]]):
+class _Steps(Dataset[tuple[Tensor, Tensor] | WavediffError]):
     def __init__(self, source: Mixtures | Pairs, first: int, last: int, items: range) -> None:
         self.source, self.first, self.last, self.items = source, first, last, items
 
     def __len__(self) -> int:
         return max(0, self.last - self.first)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.source.batch(self.first + index, self.items)
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | WavediffError:
+        try:
+            return self.source.batch(self.first + index, self.items)
+        except WavediffError as error:  # raised here, it would come out of a worker as a traceback
+            return error
 
 
 def _one_thread(worker: int) -> None:
@@ -62,7 +79,8 @@ def prepare(recipe: Recipe) -> Batches:
     limit, seed = settings.memory_limit, recipe.training.seed
     if settings.noisy and settings.clean:
         noisy, clean = data.twins(settings.noisy, settings.clean, recipe.rate, limit)
-        return Batches(Pairs(noisy, clean, samples, seed), (noisy, clean), settings.workers)
+        pairs = Pairs(noisy, clean, samples, seed, settings.balance, recipe.mixture.level)
+        return Batches(pairs, (noisy, clean), settings.workers)
     if not settings.speech:
         raise DataError("no folder of clean recordings is named", "wavediff train FOLDER …")
     speech = data.load(list(settings.speech), recipe.rate, limit)

@@ -91,10 +91,11 @@ def load(path: Path) -> Checkpoint:
                     f"{path} has format {version}, this wavediff reads {FORMAT}",
                     "install a newer wavediff",
                 )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copies: a file that tensors still point into cannot be replaced on Windows.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
             settings = recipes.from_json(metadata.get("recipe", ""), str(path))
             state = json.loads(metadata.get("state", ""))
-    except (SafetensorError, OSError, ValueError, RecipeError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError, RecipeError) as error:
         reason = error.message if isinstance(error, RecipeError) else str(error)
         raise CheckpointError(
             f"{path} is damaged or no checkpoint ({reason})",

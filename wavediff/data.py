@@ -1,5 +1,6 @@
 """Folders of audio as clips that training cuts its crops from."""
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -9,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavediff.audio import FileSource, probe
+from wavediff.audio import FileSource, Info, probe
 from wavediff.errors import DataError, WavediffError
-from wavediff.resample import resample, resampled
+from wavediff.resample import resampled
 
 EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif")
 READABLE = " ".join(EXTENSIONS)
+LOUDEST = 1e5  # of a sample; programs that forget to scale write 32768, beyond that is damage
+BLOCK = 1 << 20  # samples decoded at a time
 
 
 def find(folders: tuple[Path, ...] | list[Path]) -> list[Path]:
-    """Every audio file below `folders`, in a fixed order. A file stands for itself.
+    """Every audio file below `folders`, once, in a fixed order. A file stands for itself.
 
     Raises DataError for a folder that is not there.
     """
@@ -34,7 +37,7 @@ def find(folders: tuple[Path, ...] | list[Path]) -> list[Path]:
             )
         else:
             raise DataError(f"{folder} is not there", "name folders of audio files")
-    return found
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ class Clips:
     paths: list[Path]
     lengths: np.ndarray  # samples of each clip, at `rate`
     groups: np.ndarray  # the folder of each clip, numbered
-    store: Tensor | None = None  # (samples of all clips,) int16
+    infos: list[Info]  # what the file of each clip holds
     skipped: list[Skipped] = field(default_factory=list)
+    store: "Store | None" = None
 
     def __post_init__(self) -> None:
-        self._starts = np.concatenate(([0], np.cumsum(self.lengths)))
         self._chances: dict[float, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -84,16 +87,31 @@ class Clips:
         return int(np.searchsorted(chances, rng.random() * chances[-1]))
 
     def crop(self, clip: int, start: int, samples: int) -> Tensor:
-        """(samples,) float32 from `start` of a clip on; silence where the clip is over."""
-        length = int(self.lengths[clip])
-        stop = min(start + samples, length)
+        """(samples,) float32 from `start` of a clip on; silence where the clip is over.
+
+        Raises DataError for a file that has become unreadable, or is damaged further in.
+        """
+        stop = max(start, min(start + samples, int(self.lengths[clip])))
         if self.store is not None:
-            first = int(self._starts[clip])
-            piece = self.store[first + start : first + stop].to(torch.float32) / 32768
+            first = int(self.store.starts[clip])
+            piece = self.store.steps[first + start : first + stop] * float(self.store.scales[clip])
         else:
-            with FileSource(self.paths[clip]) as source:
-                piece = resampled(source, self.rate).read(start, stop).mean(0)
+            path = self.paths[clip]
+            try:
+                with FileSource(path, info=self.infos[clip]) as source:
+                    piece = resampled(_Mono(source, path), self.rate).read(start, stop)[0]
+            except WavediffError as error:
+                raise DataError(error.message, "take that file out and start again") from error
         return torch.nn.functional.pad(piece, (0, samples - piece.shape[-1]))
+
+
+@dataclass(frozen=True)
+class Store:
+    """Recordings in memory as 16-bit steps, their size fitted to each: none is clipped."""
+
+    steps: Tensor  # (samples of all files,) int16
+    starts: np.ndarray  # of each clip, in the steps
+    scales: np.ndarray  # of each clip: the size of a step
 
 
 def load(folders: list[Path], rate: int, memory_limit: float = 4e9) -> Clips:
@@ -113,50 +131,78 @@ def load(folders: list[Path], rate: int, memory_limit: float = 4e9) -> Clips:
 
 def load_files(paths: list[Path], rate: int, memory_limit: float) -> Clips:
     """The same from a list of files; it may come out empty."""
-    parents = {parent: n for n, parent in enumerate(sorted({path.parent for path in paths}))}
-    skipped: list[Skipped] = []
-    kept: list[tuple[Path, int]] = []
-    sounds: list[Tensor] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        expected = list(pool.map(lambda path: _length(path, rate), paths))
-        total = sum(length for length in expected if isinstance(length, int))
-        whole = 2 * total <= memory_limit
-        found = pool.map(lambda path: _decode(path, rate), paths) if whole else expected
-        for path, sound in zip(paths, found, strict=True):
-            if isinstance(sound, Skipped):
-                skipped.append(sound)
-            elif isinstance(sound, Tensor):
-                sounds.append(sound)
-                kept.append((path, sound.numel()))
-            else:
-                kept.append((path, sound))
+        probed = list(pool.map(_probe, paths))
+        skipped = [file for file in probed if isinstance(file, Skipped)]
+        files = [file for file in probed if isinstance(file, _File)]
+        lengths = [file.length(rate) for file in files]
+        store = None
+        if 2 * sum(lengths) <= memory_limit:
+            steps = torch.zeros(sum(lengths), dtype=torch.int16)
+            scales = list(pool.map(_decode, files, itertools.repeat(rate), steps.split(lengths)))
+            skipped += [scale for scale in scales if isinstance(scale, Skipped)]
+            good = [n for n, scale in enumerate(scales) if isinstance(scale, float)]
+            starts = np.cumsum(lengths) - lengths
+            store = Store(steps, starts[good], np.array([scales[n] for n in good], dtype=float))
+            files, lengths = [files[n] for n in good], [lengths[n] for n in good]
+    parents = {parent: n for n, parent in enumerate(sorted({file.path.parent for file in files}))}
     return Clips(
         rate,
-        [path for path, _ in kept],
-        np.array([length for _, length in kept], dtype=np.int64),
-        np.array([parents[path.parent] for path, _ in kept], dtype=np.int64),
-        torch.cat(sounds) if sounds else None,
+        [file.path for file in files],
+        np.array(lengths, dtype=np.int64),
+        np.array([parents[file.path.parent] for file in files], dtype=np.int64),
+        [file.info for file in files],
         skipped,
+        store,
     )
 
 
-def _length(path: Path, rate: int) -> int | Skipped:
-    try:
-        info = probe(path)
-    except WavediffError as error:
-        return Skipped(path, error.message)
-    return -(-info.samples * rate // info.rate)
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    info: Info
+
+    def length(self, rate: int) -> int:
+        """Samples at `rate`."""
+        return -(-self.info.samples * rate // self.info.rate)
 
 
-def _decode(path: Path, rate: int) -> Tensor | Skipped:
+def _probe(path: Path) -> _File | Skipped:
     try:
-        with FileSource(path) as source:
-            audio = source.read(0, source.samples).mean(0)
-            audio = resample(audio, source.rate, rate)
+        return _File(path, probe(path))
     except WavediffError as error:
         return Skipped(path, error.message)
-    gain = min(1.0, 1 / max(1e-9, float(audio.abs().max())))  # lossy files decode beyond 1
-    return (audio * (32767 * gain)).round().to(torch.int16)
+
+
+class _Mono:
+    """A file's channels averaged, as a source."""
+
+    channels = 1
+
+    def __init__(self, file: FileSource, path: Path) -> None:
+        self.file, self.path, self.rate, self.samples = file, path, file.rate, file.samples
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """(1, stop - start). Raises DataError for numbers that are no sound."""
+        sound = self.file.read(start, stop).mean(0, keepdim=True)
+        if sound.numel() and not float(sound.abs().max()) < LOUDEST:
+            raise DataError(f"{self.path} has samples beyond {LOUDEST:g}", "export it again")
+        return sound
+
+
+def _decode(file: _File, rate: int, steps: Tensor) -> float | Skipped:
+    """Fill in the steps (samples,), and answer with their size."""
+    try:
+        with FileSource(file.path, info=file.info) as source:
+            mono = resampled(_Mono(source, file.path), rate)
+            starts = range(0, len(steps), BLOCK)
+            pieces = [mono.read(start, min(start + BLOCK, len(steps)))[0] for start in starts]
+    except WavediffError as error:
+        return Skipped(file.path, error.message)
+    sound = torch.cat(pieces)
+    size = max(1e-9, float(sound.abs().max())) / 32767
+    steps.copy_((sound / size).round())
+    return size
 
 
 def twins(noisy: Path, clean: Path, rate: int, memory_limit: float) -> tuple[Clips, Clips]:

@@ -9,16 +9,18 @@ from wavediff.resample import resampled
 from wavediff.transform import Transform
 
 FRAMES = Transform(512, 256)  # at the model's rate
-UPPER = 0.5  # of the model's band: the suppression above this is carried on beyond the band
+UPPER = 0.5  # of the band that both know: the suppression above this is carried on beyond it
 QUIET = 1e-12  # power that counts as none
+PIECE = 5  # seconds at a time: long reads ask for the denoised sound once, in rising order
 
 
 class FullBand:
     """The denoised sound at the recording's own rate, its content above the model's band kept.
 
     What the model cannot see follows the suppression that it found in the upper half of its band,
-    frame by frame, so that an open recording stays open and its hiss goes with the rest. Where the
-    model changes nothing, the recording comes back as it was.
+    frame by frame, so that an open recording stays open and its hiss goes with the rest. So does
+    what a change of rate takes from the top of a narrower recording. Where the model changes
+    nothing, the recording comes back as it was.
     """
 
     def __init__(self, source: Source, observed: Source, denoised: Source, dry: float) -> None:
@@ -31,9 +33,17 @@ class FullBand:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Float32 (channels, stop - start); zero outside of [0, samples)."""
+        out = torch.zeros(self.channels, max(stop - start, 0))
+        low, high = max(start, 0), min(stop, self.samples)
+        for begin in range(low, high, PIECE * self.rate):
+            end = min(begin + PIECE * self.rate, high)
+            out[:, begin - start : end - start] = self._piece(begin, end)
+        return out
+
+    def _piece(self, start: int, stop: int) -> Tensor:
         recording = self._source.read(start, stop)
-        out = self._wet.read(start, stop)[:, : stop - start]
-        if self.rate > self._observed.rate:
+        out = self._wet.read(start, stop)
+        if self.rate != self._observed.rate:
             above = recording - self._band.read(start, stop)
             out = out + above * self._suppression(start, stop)
         return torch.lerp(out, recording, self._dry)
@@ -44,7 +54,8 @@ class FullBand:
         hop = FRAMES.hop
         first, last = int(start * scale) // hop - 1, int(stop * scale) // hop + 3
         begin, end = first * hop - FRAMES.window // 2, (last - 1) * hop + FRAMES.window // 2
-        bins = slice(int(FRAMES.bins * UPPER), None)
+        known = FRAMES.bins * min(1.0, 1 / scale)
+        bins = slice(int(known * UPPER), int(known))
         before, after = (
             sound.read(begin, end).unfold(-1, FRAMES.window, hop)
             for sound in (self._observed, self._denoised)

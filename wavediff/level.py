@@ -22,6 +22,7 @@ def gated_rms(source: Source) -> float:
         power = source.read(start, stop).double().pow(2).mean(0)
         short = -power.shape[0] % frame
         power = torch.nn.functional.pad(power, (0, short)).view(-1, frame).mean(-1)
+        power[-1] *= frame / (frame - short)  # the last frame is what there is of it
         powers.append(power)
     if not powers:
         return 0.0

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,20 @@ FLOOR_DB = 80.0  # below the loudest bin, black
 
 
 class Log:
-    """Writes `log.jsonl`, and TensorBoard's scalars, pictures and sounds if it can."""
+    """Writes `log.jsonl`, and TensorBoard's scalars, pictures and sounds if it can.
+
+    A training that goes on at `step` goes on in the same files.
+    """
 
     def __init__(self, folder: Path, step: int) -> None:
-        self._lines = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        path = folder / "log.jsonl"
+        _forget_after(path, step)
+        self._lines = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self._board: Any = None
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, detail: Step, validation: Validation | None) -> None:
         """Everything that is known of a step."""
@@ -54,6 +60,19 @@ class Log:
         self._lines.close()
         if self._board is not None:
             self._board.close()
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Take out the lines after `step`: a training that was killed writes them again."""
+    if not path.exists():
+        return
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(path, encoding="utf-8", errors="replace") as old, open(beside, "wb") as new:
+        for line in old:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # a line that was cut off
+                if json.loads(line)["step"] <= step:
+                    new.write(line.encode())
+    os.replace(beside, path)
 
 
 def _picture(sound: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What training minimises."""
 
 import functools
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,12 +12,15 @@ from wavediff.transform import Transform
 FLOOR = 1e-4  # of a magnitude, below which differences are inaudible at the training level
 
 
+Window = Annotated[int, Field(gt=0, multiple_of=2)]
+
+
 class LossConfig(BaseModel):
     """The weights of the parts of the loss."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    windows: tuple[int, ...] = Field((256, 512, 1024), description="samples of each resolution")
+    windows: tuple[Window, ...] = Field((256, 512, 1024), description="samples of each resolution")
     compression: float = Field(0.3, gt=0, le=1, description="power that magnitudes are raised to")
     magnitude: float = Field(1.0, ge=0, description="weight of the magnitudes' difference")
     complex: float = Field(0.5, ge=0, description="weight of the complex difference")

@@ -5,6 +5,7 @@ or arrays, and answers with one number: nan where it is not defined for that pai
 reference. Sounds of other shapes or with NaN samples raise AudioError.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import math
@@ -27,6 +28,7 @@ SPEECH_RATE = 16000  # Hz, at which PESQ-WB and ESTOI are taken
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # fft, hop, window in samples
 POWER_FLOOR = 1e-8  # of an STFT bin, below which its logarithm would only tell rounding
 PESQ_SHORTEST = SPEECH_RATE // 4  # samples; the package refuses less
+PESQ_LONGEST = SPEECH_RATE * 20  # samples; beyond, its 50 utterances can overflow and crash Python
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Metric:
     higher_is_better: bool
     function: Callable[[Sound, Sound, int], float]  # reference, estimate, rate in Hz
     package: str = ""  # that it needs beside wavediff's own
+
+    @property
+    def head(self) -> str:
+        """Name and unit."""
+        return f"{self.name} {self.unit}".rstrip()
+
+    def show(self, value: float) -> str:
+        """A score as text, a dash where it is not defined."""
+        return "-" if math.isnan(value) else f"{value:.2f}" if self.unit else f"{value:.3f}"
 
 
 def si_sdr(reference: Sound, estimate: Sound) -> float:
@@ -102,16 +113,19 @@ def estoi(reference: Sound, estimate: Sound, rate: int) -> float:
 def pesq_wb(reference: Sound, estimate: Sound, rate: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2), 1.02 to 4.64, by the package pesq.
 
-    nan where it finds no utterance, and for less than 0.25 s. Raises TaskError without the package.
+    Beyond 20 s the mean over equal pieces of at most 20 s that hold speech. nan where no utterance
+    is found, and for less than 0.25 s. Raises TaskError without the package.
     """
     target, guess = _speech(reference, estimate, rate)
     pesq = _package("pesq")
-    if len(target) < PESQ_SHORTEST or not target.any() or not guess.any():
-        return math.nan
-    try:
-        return float(pesq.pesq(SPEECH_RATE, target, guess, "wb"))
-    except (pesq.NoUtterancesError, pesq.BufferTooShortError):
-        return math.nan
+    count = math.ceil(len(target) / PESQ_LONGEST)
+    scores = []
+    for true, ours in zip(np.array_split(target, count), np.array_split(guess, count), strict=True):
+        if len(true) < PESQ_SHORTEST or not true.any() or not ours.any():
+            continue
+        with contextlib.suppress(pesq.NoUtterancesError, pesq.BufferTooShortError):
+            scores.append(float(pesq.pesq(SPEECH_RATE, true, ours, "wb")))
+    return sum(scores) / len(scores) if scores else math.nan
 
 
 METRICS: dict[str, Metric] = {

@@ -2,31 +2,39 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from wavediff import degrade
+from wavediff import data, degrade
 from wavediff.data import Clips
+from wavediff.degrade import Sound
 
 MARGIN = 256  # samples that wrap around when the speed changes, cut off afterwards
 SILENT = 1e-5  # RMS below which a sound counts as none
 
 
+def _rising(given: tuple[float, float]) -> tuple[float, float]:
+    if given[0] > given[1]:
+        raise ValueError("the first number is above the second")
+    return given
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+
+
 class MixtureConfig(BaseModel):
     """How mixtures are drawn. Chances are per item, levels in dB."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    snr: tuple[float, float] = Field(
-        (-5.0, 20.0), description="speech to noise, over active speech"
-    )
+    snr: Range = Field((-5.0, 20.0), description="speech to noise, over active speech, dB")
     clean: float = Field(0.04, ge=0, le=1, description="chance of speech without noise")
     noise_only: float = Field(0.04, ge=0, le=1, description="chance of noise without speech")
-    level: tuple[float, float] = Field((-32.0, -20.0), description="RMS of the mixture, dB")
+    level: Range = Field((-32.0, -20.0), description="RMS of the mixture, dB")
     speed: float = Field(0.1, ge=0, lt=0.5, description="speed change of speech, up and down")
     equaliser: float = Field(5.0, ge=0, description="depth of random equalising, dB")
     room: float = Field(0.35, ge=0, le=1, description="chance of a room around the speech")
@@ -46,7 +54,7 @@ class Mixtures:
 
     speech: Clips
     noise: Clips | None
-    rooms: tuple[Tensor, ...]  # (taps,) each, at the rate of the speech
+    rooms: tuple[np.ndarray, ...]  # (taps,) each, from the direct sound on, at the speech's rate
     config: MixtureConfig
     samples: int  # of a crop
     seed: int
@@ -56,80 +64,75 @@ class Mixtures:
         """Items of step `step` as (noisy, clean), each (len(items), samples)."""
         drawn = [self._item(np.random.default_rng((self.seed, step, n))) for n in items]
         noisy, clean = zip(*drawn, strict=True)
-        return torch.stack(noisy), torch.stack(clean)
+        return torch.from_numpy(np.stack(noisy)), torch.from_numpy(np.stack(clean))
 
-    def _item(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _item(self, rng: np.random.Generator) -> tuple[Sound, Sound]:
         config, rate = self.config, self.speech.rate
-        only_noise = self.noise is not None and rng.random() < config.noise_only
+        only_noise = rng.random() < config.noise_only
         without_noise = not only_noise and rng.random() < config.clean
         speech = self._voice(rng)
         heard, clean = self._room(rng, speech) if rng.random() < config.room else (speech, speech)
         level = degrade.active_level(heard, rate)
         if only_noise or level < SILENT:
-            heard, clean, level = heard * 0, clean * 0, torch.tensor(0.1)
-        noise = torch.zeros_like(heard)
+            heard = clean = np.zeros_like(speech)
+            level = 0.1
+        noisy = heard
         if not without_noise:
             noise = self._noises(rng)
             wanted = level * 10 ** (-rng.uniform(*config.snr) / 20)
-            noise = noise * (wanted / degrade.active_level(noise, rate).clamp(min=SILENT))
-        noisy = self._microphone(rng, heard + noise)
-        rms = noisy.pow(2).mean().sqrt().clamp(min=SILENT)
-        gain = 10 ** (rng.uniform(*config.level) / 20) / rms
+            noisy = heard + noise * (wanted / max(degrade.active_level(noise, rate), SILENT))
+        noisy = self._microphone(rng, noisy)
+        gain = 10 ** (rng.uniform(*config.level) / 20) / max(degrade.rms(noisy), SILENT)
         return noisy * gain, clean * gain
 
-    def _voice(self, rng: np.random.Generator) -> Tensor:
+    def _voice(self, rng: np.random.Generator) -> Sound:
         """A crop of speech at another speed, equalised; (samples,)."""
         factor = 1 + rng.uniform(-1, 1) * self.config.speed
         return self._crop(rng, self.speech, factor, self.config.equaliser)
 
-    def _crop(self, rng: np.random.Generator, clips: Clips, factor: float, depth: float) -> Tensor:
+    def _crop(self, rng: np.random.Generator, clips: Clips, factor: float, depth: float) -> Sound:
         clip = clips.draw(rng, self.balance)
-        wanted = self.samples + 2 * MARGIN
-        taken = int(wanted * factor) // 128 * 128
+        wanted = degrade.fast_length(self.samples + 2 * MARGIN)
+        taken = degrade.fast_length(int(wanted * factor))
         spare = int(clips.lengths[clip]) - taken
         if spare >= 0:
             piece = clips.crop(clip, int(rng.integers(spare + 1)), taken)
         else:  # a short clip comes somewhere within the crop
-            piece = clips.crop(clip, 0, taken)
-            piece = piece.roll(int(rng.integers(-spare + 1)))
-        piece = degrade.change_speed(piece, wanted)
+            piece = clips.crop(clip, 0, taken).roll(int(rng.integers(-spare + 1)))
         response = degrade.equaliser(rng, wanted // 2 + 1, depth)
-        return degrade.apply_response(piece, response)[MARGIN:-MARGIN]
+        return degrade.respeed(piece.numpy(), wanted, response)[MARGIN : MARGIN + self.samples]
 
-    def _room(self, rng: np.random.Generator, speech: Tensor) -> tuple[Tensor, Tensor]:
+    def _room(self, rng: np.random.Generator, speech: Sound) -> tuple[Sound, Sound]:
         """The speech as heard in a room, and as it should come out."""
         rate = self.speech.rate
         if self.rooms and rng.random() < self.config.measured_room:
             response = self.rooms[int(rng.integers(len(self.rooms)))]
-            response = response / response.abs().max()
         else:
-            response = degrade.simulate_room(rng, rate)
-        delay = int(response.abs().argmax())
-        response = response[delay:]
-        wet = degrade.convolve(speech, response)
-        return wet, degrade.convolve(speech, degrade.early_part(response, rate))
+            response = degrade.from_direct(degrade.simulate_room(rng, rate))
+        both = np.stack((response, degrade.early_part(response, rate)))
+        wet, clean = degrade.convolve(speech, both)
+        return wet, clean
 
-    def _noises(self, rng: np.random.Generator) -> Tensor:
+    def _noises(self, rng: np.random.Generator) -> Sound:
         """One to three noises added, (samples,)."""
-        total = torch.zeros(self.samples)
+        total = np.zeros(self.samples, np.float32)
         for _ in range(int(rng.choice((1, 1, 2, 3)))):
             noise = self._noise(rng)
             if rng.random() < self.config.modulated:
                 noise = degrade.modulate(rng, noise, self.speech.rate)
-            power = noise.pow(2).mean().sqrt()
-            if power > SILENT:
-                total += noise / power * 10 ** (-rng.uniform(0, 15) / 20)
+            level = degrade.rms(noise)
+            if level > SILENT:
+                total += noise * (10 ** (-rng.uniform(0, 15) / 20) / level)
         return total
 
-    def _noise(self, rng: np.random.Generator) -> Tensor:
+    def _noise(self, rng: np.random.Generator) -> Sound:
         config, kind = self.config, rng.random()
         if kind < config.babble:
-            voices = [self._voice(rng) for _ in range(int(rng.integers(2, 7)))]
-            levels = [v / v.pow(2).mean().sqrt().clamp(min=SILENT) for v in voices]
-            mixed = torch.stack(levels) * torch.from_numpy(
-                10 ** (-rng.uniform(0, 10, (len(levels), 1)) / 20)
-            ).to(torch.float32)
-            babble = mixed.sum(0)
+            babble = np.zeros(self.samples, np.float32)
+            for _ in range(int(rng.integers(2, 7))):
+                voice = self._voice(rng)
+                level = max(degrade.rms(voice), SILENT)
+                babble += voice * (10 ** (-rng.uniform(0, 10) / 20) / level)
             return self._room(rng, babble)[0] if rng.random() < 0.5 else babble
         if kind < config.babble + config.coloured or self.noise is None:
             if rng.random() < 0.25:
@@ -138,7 +141,7 @@ class Mixtures:
         factor = 2 ** rng.uniform(-0.5, 0.5)
         return self._crop(rng, self.noise, factor, 2 * config.equaliser)
 
-    def _microphone(self, rng: np.random.Generator, sound: Tensor) -> Tensor:
+    def _microphone(self, rng: np.random.Generator, sound: Sound) -> Sound:
         """What a poor recorder does to the mixture."""
         if rng.random() < self.config.band_limit:
             cutoff = float(rng.choice((3400, 4000, 5500, 7000)))
@@ -159,14 +162,15 @@ class Pairs:
     clean: Clips
     samples: int
     seed: int
-    level: tuple[float, float] = (-32.0, -20.0)  # RMS of the crop, dB
+    balance: float = 0.5  # see `Clips.draw`
+    level: Range = (-32.0, -20.0)  # RMS of the crop, dB
 
     def batch(self, step: int, items: range) -> tuple[Tensor, Tensor]:
         """Items of step `step` as (noisy, clean), each (len(items), samples)."""
         both = []
         for n in items:
             rng = np.random.default_rng((self.seed, step, n))
-            clip = self.noisy.draw(rng, 1.0)
+            clip = self.noisy.draw(rng, self.balance)
             spare = max(0, int(self.noisy.lengths[clip]) - self.samples)
             start = int(rng.integers(spare + 1))
             pair = [clips.crop(clip, start, self.samples) for clips in (self.noisy, self.clean)]
@@ -177,16 +181,15 @@ class Pairs:
         return noisy, clean
 
 
-def room_responses(folder: Path | None, rate: int) -> tuple[Tensor, ...]:
+def room_responses(folder: Path | None, rate: int) -> tuple[np.ndarray, ...]:
     """The room responses below `folder` at `rate`, from the direct sound on, 2 s at most."""
     if folder is None:
         return ()
-    from wavediff.data import load
-
-    clips = load([folder], rate)
+    clips = data.load([folder], rate)
     responses = []
     for clip in range(len(clips)):
-        response = clips.crop(clip, 0, min(int(clips.lengths[clip]), 2 * rate))
-        response = F.pad(response, (0, max(0, MARGIN - response.shape[-1])))
-        responses.append(response / response.abs().max().clamp(min=SILENT))
+        response = clips.crop(clip, 0, int(clips.lengths[clip])).numpy()
+        response = degrade.from_direct(response)[: 2 * rate]
+        if response[0]:  # the loudest tap: silence is no room
+            responses.append(response / response[0])
     return tuple(responses)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavediff import checkpoint as checkpoints
 from wavediff import tasks
-from wavediff.audio import ArraySource, Source
+from wavediff.audio import MAX_CHANNELS, RATES, ArraySource, Source
 from wavediff.checkpoint import Checkpoint
 from wavediff.denoiser import Denoiser
 from wavediff.errors import AudioError, CheckpointError, TaskError
@@ -53,7 +53,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise TaskError(f"the device {device} cannot be used: {reason}", "use -d cpu") from None
@@ -78,26 +78,58 @@ class Model:
         `audio` is (samples,) or (channels, samples), floats with full scale at 1, at `rate` Hz.
         The same kind, shape and level come back. Raises AudioError for what cannot be cleaned.
         """
-        given = torch.as_tensor(audio)
-        if not given.is_floating_point():
-            raise AudioError(f"audio of type {given.dtype} is not float", "scale it to -1 … 1")
-        if given.ndim not in (1, 2) or given.shape[-1] == 0:
-            raise AudioError(
-                f"audio of shape {tuple(given.shape)} is not (samples,) or (channels, samples)",
-                "an array from soundfile.read needs its transpose, audio.T",
-            )
-        if not bool(given.isfinite().all()):
-            raise AudioError("the audio has samples that are NaN or infinite", "repair them first")
-        sound = given.detach().to("cpu", torch.float32).reshape(-1, given.shape[-1])
-        source = self.denoise_source(ArraySource(sound, rate), settings or DenoiseSettings())
-        clean = source.read(0, source.samples).reshape(given.shape).to(given)
-        return clean.numpy() if isinstance(audio, np.ndarray) else clean
+        given = ArraySource(_sound(audio), _whole(rate))
+        source = self.denoise_source(given, settings or DenoiseSettings())
+        clean = source.read(0, source.samples).reshape(audio.shape)
+        if isinstance(audio, np.ndarray):
+            return clean.numpy().astype(audio.dtype, copy=False)
+        return clean.to(audio)
 
     def denoise_source(self, source: Source, settings: DenoiseSettings) -> Source:
         """The same for a sound of any length, computed as the result is read, in rising order."""
         if self.recipe.task != "denoise":
             raise TaskError(f"{self.name} is a model to {self.recipe.task}", "choose another -m")
         return tasks.denoise(source, self.denoiser, self.recipe.rate, settings, self.device)
+
+
+def _sound(audio: Tensor | np.ndarray) -> Tensor:
+    """Float32 (channels, samples) on the CPU."""
+    if not isinstance(audio, Tensor | np.ndarray):
+        raise AudioError(f"audio is a {type(audio).__name__}", "give a numpy array or a tensor")
+    if isinstance(audio, Tensor):
+        floating = audio.is_floating_point()
+    else:
+        floating = np.issubdtype(audio.dtype, np.floating)
+    if not floating:
+        raise AudioError(f"audio of type {audio.dtype} is not float", "scale it to -1 … 1")
+    if audio.ndim not in (1, 2) or 0 in audio.shape:
+        raise AudioError(
+            f"audio of shape {tuple(audio.shape)} is not (samples,) or (channels, samples)",
+            "an array from soundfile.read needs its transpose, audio.T",
+        )
+    if audio.ndim == 2 and audio.shape[0] > MAX_CHANNELS:
+        raise AudioError(
+            f"audio of shape {tuple(audio.shape)} has {audio.shape[0]} channels, "
+            f"at most {MAX_CHANNELS} are supported",
+            "an array from soundfile.read needs its transpose, audio.T",
+        )
+    if isinstance(audio, Tensor):
+        sound = audio.detach().to("cpu", torch.float32)
+    else:  # numpy makes the copy: torch takes neither reversed arrays nor another byte order
+        sound = torch.from_numpy(np.array(audio, np.float32, order="C"))
+    sound = sound.reshape(-1, audio.shape[-1])
+    if not bool(sound.isfinite().all()):
+        raise AudioError("the audio has samples that are NaN or infinite", "repair them first")
+    return sound
+
+
+def _whole(rate: float) -> int:
+    """A rate as a whole number of Hz."""
+    if not RATES[0] <= rate <= RATES[1] or rate != int(rate):
+        raise AudioError(
+            f"a rate of {rate} Hz", f"whole numbers from {RATES[0]} to {RATES[1]} are supported"
+        )
+    return int(rate)
 
 
 def load(model: str | Path, device: str | torch.device = "auto") -> Model:

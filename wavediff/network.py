@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from wavediff.transform import Transform
@@ -29,6 +29,20 @@ class NetworkConfig(BaseModel):
     mixing: int = Field(8, ge=0, description="channels a band gives to the mixing; 0 for none")
     summary: int = Field(64, ge=0, description="numbers that tell each band of the whole frame")
     taps: int = Field(3, gt=0, description="frames that the filter on the observation spans (odd)")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "NetworkConfig":
+        Transform(self.window, self.hop)
+        if self.bands > self.window // 2 + 1:
+            raise ValueError(f"{self.bands} bands do not fit into {self.window // 2 + 1} bins")
+        if self.taps % 2 == 0:
+            raise ValueError(f"{self.taps} taps have no middle: an odd number is needed")
+        return self
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of each block, in frames."""
+        return [2 ** (layer % self.cycle) for layer in range(self.layers)]
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,10 @@ class BandNet(nn.Module):
     on the corrupted sound and, over a few frames, on the observation, and a part of its own.
     """
 
+    gather: Tensor  # (bands, width) bins of each band
+    scatter: Tensor  # (bins,) where each bin stands among those
+    pool: Tensor  # (bins, bands) averages over each band
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
@@ -135,9 +153,7 @@ class BandNet(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(32, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels), nn.SiLU()
         )
-        self.blocks = nn.ModuleList(
-            Block(config, 2 ** (layer % config.cycle)) for layer in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(Block(config, dilation) for dilation in config.dilations)
         self.norm = nn.LayerNorm(channels)
         self.leave = nn.Parameter(0.1 * torch.randn(count, channels, outputs) / math.sqrt(channels))
 
@@ -154,7 +170,7 @@ class BandNet(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Samples to either side that one sample of the answer can depend on."""
-        frames = sum(block.dilation for block in self.blocks) + self.config.taps // 2
+        frames = max(sum(self.config.dilations), self.config.taps // 2)
         return frames * self.config.hop + self.config.window
 
     def forward(self, x: Tensor, y: Tensor, time: Tensor) -> Tensor:
@@ -179,10 +195,8 @@ class BandNet(nn.Module):
         """The features of every band, projected: (bands, batch, frames, channels)."""
         x, y = torch.view_as_real(compressed).chunk(2)
         features = torch.cat((x, y, level[..., None] / 2 + 0.5), -1)
-        features = F.pad(features, (0, 0, 0, 1))[
-            :, :, self.gather
-        ]  # batch, frames, bands, width, 5
-        batch, frames, bands = features.shape[:3]
+        features = F.pad(features, (0, 0, 0, 1))[:, :, self.gather]
+        batch, frames, bands, _, _ = features.shape
         flat = features.permute(2, 0, 1, 3, 4).reshape(bands, batch * frames, -1)
         h = torch.baddbmm(self.place.to(flat.dtype), flat, self.enter)
         h = h.view(bands, batch, frames, -1)
@@ -192,22 +206,25 @@ class BandNet(nn.Module):
         return h + told.view(batch, frames, bands, -1).permute(2, 0, 1, 3)
 
     def _leave(self, h: Tensor) -> Tensor:
-        """Complex (batch, frames, bins, parts / 2) from the channels of every band."""
+        """Complex (parts / 2, batch, frames, bins) from the channels of every band."""
         bands, batch, frames, channels = h.shape
         out = torch.bmm(h.reshape(bands, -1, channels), self.leave)
-        out = out.view(bands, batch, frames, -1, self.parts).permute(1, 2, 0, 3, 4)
-        out = out.reshape(batch, frames, -1, self.parts)[:, :, self.scatter].float()
-        return torch.view_as_complex(out.reshape(*out.shape[:3], -1, 2).contiguous())
+        out = out.view(bands, batch, frames, self.parts, -1).permute(3, 1, 2, 0, 4)
+        out = out.reshape(self.parts, batch, frames, -1).index_select(-1, self.scatter).float()
+        real, imaginary = out.chunk(2)
+        return torch.complex(real, imaginary)
 
     def _filter(self, masks: Tensor, x: Tensor, y: Tensor, energy: Tensor) -> Tensor:
         """The guess: (batch, frames, bins), complex."""
-        reach = self.config.taps // 2
-        around = F.pad(y, (0, 0, reach, reach)).unfold(1, self.config.taps, 1)
+        *on_y, on_x, direct = masks.unbind()
+        reach, frames = self.config.taps // 2, y.shape[1]
+        around = F.pad(y, (0, 0, reach, reach))
         spread = energy @ (self.pool > 0).to(energy.dtype).T
-        on_y, on_x, direct = masks.split((self.config.taps, 1, 1), -1)
         # Untrained, the answer is half of each: the observation itself where both are the same.
-        kept = (x + y) / 2
-        return kept + (on_y * around).sum(-1) + on_x[..., 0] * x + direct[..., 0] * spread
+        guess = (x + y) / 2 + on_x * x + direct * spread
+        for tap, mask in enumerate(on_y):
+            guess = guess + mask * around[:, tap : tap + frames]
+        return guess
 
 
 def _fourier(time: Tensor) -> Tensor:

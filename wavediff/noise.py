@@ -28,12 +28,16 @@ class Noise:
 
     def read(self, draw: int, channel: int, start: int, stop: int) -> Tensor:
         """Samples `start` to `stop` as (stop - start,) float32; `start` may be negative."""
+        if start >= stop:
+            return torch.zeros(0)
         first, last = start // TILE, -(-stop // TILE)
         tiles = [self._tile(draw, channel, tile) for tile in range(first, last)]
         return torch.cat(tiles)[start - first * TILE : stop - first * TILE]
 
     def shaped(self, draw: int, channel: int, start: int, stop: int, kernel: Tensor) -> Tensor:
         """The same noise through a filter of odd length, `kernel` (taps,)."""
+        if start >= stop:
+            return torch.zeros(0)
         reach = kernel.shape[0] // 2
         white = self.read(draw, channel, start - reach, stop + reach)
         return F.conv1d(white[None, None], kernel[None, None])[0, 0]

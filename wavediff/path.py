@@ -5,6 +5,7 @@ the samplers work with any: `corrupt`, `precondition`, `start`, `times` and `adv
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -30,8 +31,8 @@ class Path(Protocol):
     def precondition(self, t: Tensor) -> Precondition:
         """The factors around the network at times `t` (batch,), each (batch,)."""
 
-    def start(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """The state from which sampling begins."""
+    def start(self, observation: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        """The state from which sampling begins; `draw` makes its noise, where there is some."""
 
     def times(self, steps: int) -> list[float]:
         """`steps + 1` times from the start of sampling to the clean sound at 0."""
@@ -67,7 +68,10 @@ class Bridge:
         """v: how much of the observation is in the mean at t."""
         if self.growth == 1.0:
             return t
-        return (self.growth ** (2 * t) - 1) / (self.growth**2 - 1)
+        rate = 2 * math.log(self.growth)
+        v = torch.expm1(rate * t) / math.expm1(rate)
+        # Rounding must not move the end: beyond 1 the noise would be NaN, below it not zero.
+        return torch.where(t < 1, v.clamp(max=1.0), 1.0)
 
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         v = self.share(t)[:, None]
@@ -77,7 +81,7 @@ class Bridge:
         zero, one = torch.zeros_like(t), torch.ones_like(t)
         return Precondition(skip=zero, out=one, scale=one, code=t)
 
-    def start(self, observation: Tensor, noise: Tensor) -> Tensor:
+    def start(self, observation: Tensor, draw: Callable[[], Tensor]) -> Tensor:
         return observation
 
     def times(self, steps: int) -> list[float]:
@@ -129,8 +133,8 @@ class Diffusion:
         """Weight of the squared error of the guess, so that the network's own error counts 1."""
         return (t**2 + self.sigma_data**2) / (t * self.sigma_data) ** 2
 
-    def start(self, observation: Tensor, noise: Tensor) -> Tensor:
-        return self.sigma_max * noise
+    def start(self, observation: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        return self.sigma_max * draw()
 
     def times(self, steps: int) -> list[float]:
         if math.isinf(self.rho):

@@ -6,18 +6,39 @@ import tomllib
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from wavediff.errors import RecipeError
 from wavediff.losses import LossConfig
 from wavediff.mixtures import MixtureConfig
 from wavediff.network import NetworkConfig
 
+ALL_SETTINGS = "wavediff train --dry-run shows all settings"
+
+
+def _listed(given: Any) -> Any:
+    return [given] if isinstance(given, str | Path) else given
+
+
+def _text(given: Any) -> Any:
+    if isinstance(given, str | Path):
+        if not str(given):
+            raise ValueError("the name is empty; leave it out")
+        try:
+            str(given).encode()
+        except UnicodeEncodeError:  # a recipe that could not be written down again
+            raise ValueError("the name is not valid UTF-8; rename the folder") from None
+    return given
+
+
+Folder = Annotated[Path, BeforeValidator(_text)]
+Folders = Annotated[tuple[Folder, ...], BeforeValidator(_listed)]
+
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PathConfig(_Settings):
@@ -35,16 +56,23 @@ class PathConfig(_Settings):
 class DataConfig(_Settings):
     """Where the sounds are. Folders hold any mixture of rates, lengths and formats."""
 
-    speech: tuple[Path, ...] = Field((), description="folders of clean recordings")
-    noise: tuple[Path, ...] = Field((), description="folders of noise to mix in")
-    rooms: Path | None = Field(None, description="folder of room responses")
-    noisy: Path | None = Field(None, description="ready-made pairs: the noisy side")
-    clean: Path | None = Field(None, description="ready-made pairs: the clean side, same names")
-    validation_noisy: Path | None = Field(None, description="pairs to measure on: the noisy side")
-    validation_clean: Path | None = Field(None, description="pairs to measure on: the clean side")
+    speech: Folders = Field((), description="folders of clean recordings")
+    noise: Folders = Field((), description="folders of noise to mix in")
+    rooms: Folder | None = Field(None, description="folder of room responses")
+    noisy: Folder | None = Field(None, description="ready-made pairs: the noisy side")
+    clean: Folder | None = Field(None, description="ready-made pairs: the clean side, same names")
+    validation_noisy: Folder | None = Field(None, description="pairs to measure on: the noisy side")
+    validation_clean: Folder | None = Field(None, description="pairs to measure on: the clean side")
     balance: float = Field(0.5, ge=0, le=1, description="1: every second counts; 0: every folder")
     memory_limit: float = Field(4e9, gt=0, description="bytes up to which sounds stay in memory")
     workers: int = Field(0, ge=0, description="processes that prepare batches; 0 for none")
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> "DataConfig":
+        for noisy, clean in (("noisy", "clean"), ("validation_noisy", "validation_clean")):
+            if (getattr(self, noisy) is None) != (getattr(self, clean) is None):
+                raise ValueError(f"pairs have two sides, {noisy} and {clean}")
+        return self
 
 
 class TrainingConfig(_Settings):
@@ -53,16 +81,18 @@ class TrainingConfig(_Settings):
     crop: float = Field(2.0, gt=0, description="seconds of a training item")
     batch: int = Field(16, gt=0, description="items of a step, over all processes")
     accumulate: int = Field(1, gt=0, description="parts that a step is split into to save memory")
-    steps: int = Field(100_000, gt=0, description="steps of the whole training")
-    max_minutes: float | None = Field(None, gt=0, description="ends the training at this time")
+    steps: int = Field(100_000, gt=0, le=10**9, description="steps of the whole training")
+    max_minutes: float | None = Field(
+        None, gt=0, description="of training, all sessions together, at which it ends"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="the peak")
     warmup: int = Field(200, ge=0, description="steps to reach the peak")
     decay: float = Field(1.0, ge=0, le=1, description="last share of the training, falling to zero")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     clip: float = Field(1.0, gt=0, description="norm to which gradients are clipped")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="of the network")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63, description="of the first weights and all that is drawn")
     validate_every: int = Field(1000, gt=0, description="steps between validations")
     save_every: int = Field(500, gt=0, description="steps between checkpoints")
 
@@ -78,6 +108,12 @@ class Recipe(_Settings):
     mixture: MixtureConfig = MixtureConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        if round(self.training.crop * self.rate) < self.network.window:
+            raise ValueError("training.crop is shorter than network.window")
+        return self
 
     def to_json(self) -> str:
         """All settings as JSON, defaults included."""
@@ -95,14 +131,13 @@ def load(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
     Raises RecipeError for what is not understood, naming the nearest right key.
     """
-    settings = _read(source)
+    return parse(_read(source), str(source), overrides)
+
+
+def parse(settings: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe from nested dictionaries. Raises RecipeError, which names `where`."""
     for override in overrides:
         _override(settings, override)
-    return parse(settings, str(source))
-
-
-def parse(settings: dict[str, Any], where: str) -> Recipe:
-    """A recipe from nested dictionaries. Raises RecipeError, which names `where`."""
     try:
         return Recipe.model_validate(settings)
     except ValidationError as error:
@@ -110,22 +145,45 @@ def parse(settings: dict[str, Any], where: str) -> Recipe:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"{where}: no setting is called {key}", _nearest(key)) from None
-        raise RecipeError(
-            f"{where}: {key}: {first['msg']}", "wavediff train --dry-run shows all settings"
-        ) from None
+        reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "model_type":
+            reason = "this is a section, not a setting"
+        raise RecipeError(": ".join(filter(None, (where, key, reason))), ALL_SETTINGS) from None
 
 
 def from_json(text: str, where: str) -> Recipe:
     """A recipe from the JSON that `to_json` writes. Raises RecipeError."""
     try:
         settings = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(
             f"{where}: its recipe is damaged ({error})", "the file is damaged"
         ) from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{where}: its recipe is damaged", "the file is damaged")
     return parse(settings, where)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """All settings as commented TOML, which `load` reads back to an equal recipe."""
+    lines = list(_lines(recipe))
+    for name, value in recipe:
+        if isinstance(value, BaseModel):
+            lines += ["", f"[{name}]", *_lines(value)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(section: BaseModel) -> Iterable[str]:
+    values = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        value, comment = values[name], f"  # {field.description}"
+        if value is None:
+            yield f"# {name} is not set{comment}"
+        elif not isinstance(value, dict):
+            # JSON is TOML here, but for one character that JSON leaves as it is.
+            yield f"{name} = {json.dumps(value, ensure_ascii=False)}{comment}".replace(
+                "\x7f", "\\u007f"
+            )
 
 
 def keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
@@ -141,11 +199,20 @@ def keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
 
 
 def _nearest(key: str) -> str:
-    close = difflib.get_close_matches(key, keys(), 1, 0.4)
-    if not close:
-        last = {known.rpartition(".")[2]: known for known in keys()}
-        close = [last[k] for k in difflib.get_close_matches(key.rpartition(".")[2], last, 1, 0.4)]
-    return f"did you mean {close[0]}?" if close else "wavediff train --dry-run shows all settings"
+    """A hint at the setting or section that `key` is meant to be: its last word counts most."""
+
+    def alike(known: str) -> float:
+        section, _, last = known.rpartition(".")
+        return 3 * _ratio(last, key.rpartition(".")[2]) + _ratio(section, key.rpartition(".")[0])
+
+    known = [*keys(), *(name for name in Recipe.model_fields if name != key)]
+    best = max(known, key=alike)
+    close = _ratio(best.rpartition(".")[2], key.rpartition(".")[2]) > 0.5
+    return f"did you mean {best}?" if close else ALL_SETTINGS
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _read(source: str | Path) -> dict[str, Any]:
@@ -154,33 +221,38 @@ def _read(source: str | Path) -> dict[str, Any]:
         text = resources.files("wavediff.recipes").joinpath(f"{source}.toml").read_text("utf-8")
     elif path.suffix == ".toml":
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = path.read_text("utf-8-sig")
+        except (OSError, ValueError) as error:
             raise RecipeError(f"{path} cannot be read: {error}", "give a TOML file") from None
     else:
-        raise RecipeError(f"no recipe is called {source}", "there are " + ", ".join(names()))
+        raise RecipeError(
+            f"no recipe is called {source}",
+            "there are " + ", ".join(names()) + "; a file's name ends with .toml",
+        )
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{source} is not valid TOML: {error}", "mend that line") from None
 
 
 def _override(settings: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+    """Set `section.key=value` in `settings`; without a value it goes back to its default."""
+    key, equals, value = (part.strip() for part in override.partition("="))
     if not equals:
         raise RecipeError(f"--set {override} has no value", "write --set training.batch=8")
+    if key not in keys():
+        raise RecipeError(f"--set {override}: no setting is called {key}", _nearest(key))
     try:
         parsed = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a word or a path needs no quotes
-    *sections, last = key.strip().split(".")
-    for section in sections:
-        settings = settings.setdefault(section, {})
-        if not isinstance(settings, dict):
-            raise RecipeError(
-                f"--set {override}: {section} has no settings of its own", _nearest(key)
-            )
-    settings[last] = parsed
-
-
-PRECISIONS = get_args(TrainingConfig.model_fields["precision"].annotation)
+    except (ValueError, RecursionError):
+        parsed = value
+    if not isinstance(parsed, bool | int | float | str | list):
+        parsed = value  # a path such as 2026-01-31 is no date
+    section, _, name = key.rpartition(".")
+    table = settings.setdefault(section, {}) if section else settings
+    if not isinstance(table, dict):
+        return  # `parse` says that it has to be one
+    if value:
+        table[name] = parsed
+    else:
+        table.pop(name, None)

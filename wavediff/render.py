@@ -1,6 +1,6 @@
 """Rendering: sampling a sound of any length in blocks that equal the whole, exactly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ BLOCK_SECONDS = 30.0  # of a block: long enough that its halo costs little, smal
 class Request:
     """How a sound is to be rendered."""
 
-    walk: Walk = Walk()
+    walk: Walk = field(default_factory=Walk)
     seed: int = 0
     block_seconds: float = BLOCK_SECONDS
 
@@ -52,6 +52,8 @@ class Rendered:
         """Float32 (channels, stop - start) on the CPU; zero outside of [0, samples)."""
         out = torch.zeros(self.channels, max(stop - start, 0))
         low, high = max(start, 0), min(stop, self.samples)
+        if low >= high:
+            return out
         for number in range(low // self._block, -(-high // self._block)):
             first = number * self._block
             block = self._rendered(number)
@@ -83,7 +85,7 @@ class Rendered:
                 noise = self._noise.shaped(number, channel, start, stop, self._kernel)
                 return noise[None].to(self._device)
 
-            x = path.start(y, y)
+            x = path.start(y, lambda: draw(-1))
             x = SAMPLERS[walk.sampler](path, denoise, x, y, path.times(walk.steps), draw)
             blocks.append(x[0, first - start : last - start].cpu() / self._gain)
         return torch.stack(blocks)

@@ -37,7 +37,7 @@ class DenoiseSettings:
             raise TaskError(f"{self.steps} steps are not possible", "--steps takes 1 and more")
         if not 0 <= self.mix <= 1:
             raise TaskError(f"a mix of {self.mix} is not possible", "--mix takes 0 to 1")
-        if self.max_attenuation is not None and self.max_attenuation < 0:
+        if self.max_attenuation is not None and not self.max_attenuation >= 0:
             raise TaskError(
                 f"an attenuation of {self.max_attenuation} dB is not possible",
                 "--max-attenuation takes 0 dB and more",

@@ -1,26 +1,27 @@
 """Training: a generator that yields its progress and can be stopped and resumed at any step."""
 
+import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from wavediff import batches, data
+from wavediff import batches
 from wavediff import checkpoint as checkpoints
-from wavediff.data import Clips
 from wavediff.errors import CheckpointError, RecipeError, TrainingError
 from wavediff.logs import Log
 from wavediff.model import choose_device, from_checkpoint, locate
-from wavediff.recipe import Recipe
+from wavediff.recipe import Recipe, to_toml
 from wavediff.trainer import Step, Trainer
-from wavediff.validation import Validation, validate
+from wavediff.validation import Examples, Validation, examples, validate
 
 CHECKPOINT = "checkpoint.safetensors"
-RECIPE = "recipe.json"
+RECIPE = "recipe.toml"
 EARLY = 50  # steps whose loss later ones are held against
 DIVERGED = 4.0  # times the early loss: beyond that a training has diverged
 
@@ -46,62 +47,122 @@ def train(
     init: str | Path | None = None,
     device: str = "auto",
     log: bool = True,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Train what `recipe` says in `folder`, and go on there if a training was begun before.
 
-    Yields an `Event` after every step; closing the generator saves and stops. `init` names a model
-    to begin from. A training that was killed goes on from its last checkpoint, on a CPU to the
-    same weights, bit for bit. Under `torchrun` every process calls this and does its share.
+    Yields an `Event` after every step; closing the generator saves and stops, and so does a true
+    answer of `stop`, in all processes at the same step. `init` names a model to begin from. A
+    training that was killed goes on from its last checkpoint, on a CPU to the same weights, bit
+    for bit, unless it is `max_minutes` that ends it. Under `torchrun` every process calls this and
+    does its share.
 
     Raises DataError, RecipeError, CheckpointError, and TrainingError for a loss that is not finite
     or has diverged; the last good checkpoint stays.
     """
-    folder = Path(folder)
-    rank, world = _join_processes()
     chosen = choose_device(_own_device(device))
-    trainer = Trainer(recipe, chosen)
-    _begin(trainer, folder, init)
-    prepared = batches.prepare(recipe)
-    pairs = _validation_pairs(recipe)
-    share = recipe.training.batch // world
-    if share * world != recipe.training.batch:
-        raise RecipeError(
-            f"a batch of {recipe.training.batch} cannot be shared by {world} processes",
-            "set training.batch to a multiple of the processes",
-        )
-    if rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECIPE).write_text(recipe.model_dump_json(indent=2) + "\n")
-    items = range(rank * share, (rank + 1) * share)
-    writer = Log(folder, trainer.step) if rank == 0 and log else None
-    watch = Watch()
+    with _processes(chosen) as (rank, world):
+        trainer = Trainer(recipe, chosen)
+        _begin(trainer, Path(folder), init)
+        share = recipe.training.batch // world
+        if share * world != recipe.training.batch:
+            raise RecipeError(
+                f"a batch of {recipe.training.batch} cannot be shared by {world} processes",
+                "set training.batch to a multiple of the processes",
+            )
+        prepared = batches.prepare(recipe)
+        items = range(rank * share, (rank + 1) * share)
+        run = _Run(trainer, Path(folder), rank == 0, trainer.step)
+        try:
+            with run.opened(prepared, log):
+                yield from _steps(run, prepared, items, stop)
+        except OSError as error:
+            raise TrainingError(
+                f"{folder} cannot be written: {error}", "is the disk full, or the folder read-only?"
+            ) from error
+
+
+def _steps(
+    run: "_Run", prepared: batches.Batches, items: range, stop: Callable[[], bool]
+) -> Iterator[Event]:
+    trainer, watch, before = run.trainer, Watch(), time.monotonic()
     try:
-        before = time.monotonic()
-        for noisy, clean in prepared.stream(trainer.step, recipe.training.steps, items):
-            if _anywhere(trainer.progress() >= 1):
+        stream = prepared.stream(trainer.step, trainer.recipe.training.steps, items)
+        for noisy, clean in stream:
+            trainer.seconds, stopped = _agree(trainer.seconds, stop(), trainer.device)
+            if stopped or trainer.progress() >= 1:
                 break
-            step = trainer.advance(noisy.to(chosen), clean.to(chosen), items.start)
+            step = trainer.advance(noisy.to(trainer.device), clean.to(trainer.device), items.start)
             watch.see(step.loss, trainer.step)
             now = time.monotonic()
             trainer.seconds, before = trainer.seconds + now - before, now
-            event = Event(
-                trainer.step,
-                step.loss,
-                trainer.progress(),
-                trainer.seconds,
-                step,
-                len(prepared.skipped),
+            progress, skipped = trainer.progress(), len(prepared.skipped)
+            yield run.report(
+                Event(trainer.step, step.loss, progress, trainer.seconds, step, skipped)
             )
-            if rank == 0:
-                event = _report(trainer, event, pairs, folder, writer)
-            yield event
-        _save(trainer, folder, rank)
+        run.save()
     except GeneratorExit:  # closed between two steps: nothing is half done
-        _save(trainer, folder, rank)
+        run.save()
         raise
-    finally:
-        if writer is not None:
-            writer.close()
+
+
+@dataclass
+class _Run:
+    """A training's folder: what is written there, by the first process alone."""
+
+    trainer: Trainer
+    folder: Path
+    writes: bool
+    saved: int  # the step of the checkpoint in the folder
+    log: Log | None = None
+    pairs: Examples = ()
+
+    @contextlib.contextmanager
+    def opened(self, prepared: batches.Batches, log: bool) -> Iterator[None]:
+        """With its log, and with sounds to validate on."""
+        recipe = self.trainer.recipe
+        if not self.writes:
+            yield
+            return
+        self.pairs = examples(recipe, prepared)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / RECIPE).write_text(to_toml(recipe), "utf-8")
+        self.log = Log(self.folder, self.trainer.step) if log else None
+        try:
+            yield
+        finally:
+            if self.log is not None:
+                self.log.close()
+
+    def report(self, event: Event) -> Event:
+        """Validate, save and log what is due after a step."""
+        if not self.writes:
+            return event
+        settings, last = self.trainer.recipe.training, event.progress >= 1
+        if event.step % settings.validate_every == 0 or last:
+            model = from_checkpoint(
+                self.trainer.snapshot({}), str(self.folder), self.trainer.device
+            )
+            event = replace(event, validation=validate(model, self.pairs))
+        if event.step % settings.save_every == 0 or last:
+            event = replace(event, saved=self.save())
+        if self.log is not None:
+            self.log.write(event.step, event.detail, event.validation)
+        return event
+
+    def save(self) -> Path | None:
+        """Write a checkpoint, unless this step's is there. Raises TrainingError for bad weights."""
+        if not self.writes or self.trainer.step == self.saved:
+            return None
+        snapshot = self.trainer.snapshot({})
+        if not all(bool(tensor.isfinite().all()) for tensor in snapshot.tensors.values()):
+            raise TrainingError(
+                f"the weights are not finite at step {self.trainer.step}",
+                "lower training.learning_rate; the last good checkpoint is kept",
+            )
+        checkpoints.save(self.folder / CHECKPOINT, snapshot, keep_previous=True)
+        self.saved = self.trainer.step
+        return self.folder / CHECKPOINT
 
 
 @dataclass
@@ -129,82 +190,62 @@ class Watch:
 def _begin(trainer: Trainer, folder: Path, init: str | Path | None) -> None:
     """Go on from the checkpoint in `folder`, else start from `init`, else from nothing."""
     path = folder / CHECKPOINT
-    if path.exists() or checkpoints.previous(path).exists():
+    before = checkpoints.previous(path)
+    if path.exists() or before.exists():
         try:
             saved = checkpoints.load(path)
         except CheckpointError:
-            saved = checkpoints.load(checkpoints.previous(path))
-        if (saved.recipe.network, saved.recipe.path) != (
-            trainer.recipe.network,
-            trainer.recipe.path,
-        ):
-            raise RecipeError(
-                f"{folder} holds a training with another network",
-                "choose another folder, or give the settings it was begun with",
-            )
+            if not before.exists():
+                raise
+            saved = checkpoints.load(before)
+        ours = _lasting(trainer.recipe)
+        for part, value in _lasting(saved.recipe).items():
+            if ours[part] != value:
+                raise RecipeError(
+                    f"{folder} holds a training with another {part}",
+                    "choose another folder, or give the settings it was begun with",
+                )
         trainer.restore(saved)
     elif init is not None:
         trainer.initialise(checkpoints.load(locate(init)).weights(), str(init))
 
 
-def _report(
-    trainer: Trainer,
-    event: Event,
-    pairs: tuple[Clips, Clips] | None,
-    folder: Path,
-    writer: Log | None,
-) -> Event:
-    settings = trainer.recipe.training
-    last = event.progress >= 1
-    if pairs is not None and (event.step % settings.validate_every == 0 or last):
-        model = from_checkpoint(trainer.snapshot({}), str(folder), trainer.device)
-        event = replace(event, validation=validate(model, pairs))
-    if event.step % settings.save_every == 0 or last:
-        event = replace(event, saved=_save(trainer, folder, 0))
-    if writer is not None:
-        writer.write(event.step, event.detail, event.validation)
-    return event
+def _lasting(recipe: Recipe) -> dict[str, Any]:
+    """What a training cannot change on its way; all other settings may differ when it goes on."""
+    path = (recipe.path.kind, recipe.path.scale, recipe.path.growth)
+    return {"task": recipe.task, "rate": recipe.rate, "network": recipe.network, "path": path}
 
 
-def _save(trainer: Trainer, folder: Path, rank: int) -> Path:
-    path = folder / CHECKPOINT
-    if rank == 0:
-        checkpoints.save(path, trainer.snapshot({}), keep_previous=True)
-    return path
-
-
-def _validation_pairs(recipe: Recipe) -> tuple[Clips, Clips] | None:
-    settings = recipe.data
-    if settings.validation_noisy is None or settings.validation_clean is None:
-        return None
-    return data.twins(
-        settings.validation_noisy, settings.validation_clean, recipe.rate, settings.memory_limit
-    )
-
-
-def _join_processes() -> tuple[int, int]:
+@contextlib.contextmanager
+def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """This process's rank and the number of them, as `torchrun` says."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), world
+        yield 0, 1
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    begun = dist.is_initialized()
+    if not begun:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        if not begun:
+            dist.destroy_process_group()
 
 
 def _own_device(device: str) -> str:
     """Each process of `torchrun` takes an accelerator of its own."""
-    if device == "auto" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+    if device in ("auto", "cuda") and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}"
     return device
 
 
-def _anywhere(true: bool) -> bool:
-    """Whether it is true in any process, so that all stop at the same step."""
+def _agree(seconds: float, stop: bool, device: torch.device) -> tuple[float, bool]:
+    """The longest time and any wish to stop, so that all processes do the same."""
     if not dist.is_initialized():
-        return true
-    flag = torch.tensor(float(true))
-    if torch.cuda.is_available():
-        flag = flag.cuda()
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag > 0)
+        return seconds, stop
+    both = torch.tensor((seconds, float(stop)), dtype=torch.float64, device=device)
+    dist.all_reduce(both, dist.ReduceOp.MAX)
+    return float(both[0]), bool(both[1])

@@ -21,6 +21,7 @@ from wavediff.samplers import SAMPLERS, zero_draw
 from wavediff.tasks import build
 
 BUCKETS = 4  # parts of the path for which the loss is told apart
+SMALLEST_SCALE = 1e-3  # of fp16's loss: below, it is not the scale that makes gradients overflow
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -48,8 +49,9 @@ class Trainer:
 
     def __post_init__(self) -> None:
         settings = self.recipe.training
-        torch.manual_seed(settings.seed)
-        self.denoiser = build(self.recipe).to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.denoiser = build(self.recipe).to(self.device)
         self.average = {
             name: p.detach().clone() for name, p in self.denoiser.network.named_parameters()
         }
@@ -94,6 +96,7 @@ class Trainer:
         state = {
             **facts,
             "step": self.step,
+            "updates": self.updates(),
             "seconds": self.seconds,
             "scaler": self.scaler.state_dict(),
         }
@@ -101,20 +104,33 @@ class Trainer:
         return Checkpoint(self.recipe, tensors, state)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on where a snapshot was taken."""
-        self.step, self.seconds = int(saved.state["step"]), float(saved.state["seconds"])
-        self.denoiser.network.load_state_dict(saved.part("network"))
-        if saved.state["scaler"]:
-            self.scaler.load_state_dict(saved.state["scaler"])
-        average, first, second = (saved.part(p) for p in ("average", "first", "second"))
-        for name, parameter in self.denoiser.network.named_parameters():
-            self.average[name].copy_(average[name])
-            if name in first:
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.step)),
-                    "exp_avg": first[name].to(self.device),
-                    "exp_avg_sq": second[name].to(self.device),
-                }
+        """Go on where a snapshot was taken. Raises CheckpointError when it is not one of ours."""
+        state, average = saved.state, saved.part("average")
+        first, second = saved.part("first"), saved.part("second")
+        try:
+            self.denoiser.network.load_state_dict(saved.part("network"))
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            updates = torch.tensor(float(state.get("updates", self.step)), device=self.device)
+            if state["scaler"]:
+                self.scaler.load_state_dict(state["scaler"])
+            for name, parameter in self.denoiser.network.named_parameters():
+                self.average[name].copy_(average[name])
+                if name in first:
+                    self.optimizer.state[parameter] = {
+                        "step": updates.clone(),
+                        "exp_avg": first[name].to(self.device),
+                        "exp_avg_sq": second[name].to(self.device),
+                    }
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the checkpoint is not one of a training that can go on ({error!r:.60})",
+                "begin in another folder, with --init and this file",
+            ) from None
+
+    def updates(self) -> int:
+        """Steps that changed the weights; fp16 leaves out some whose gradient overflows."""
+        moments = next(iter(self.optimizer.state.values()), None)
+        return int(moments["step"]) if moments else 0
 
     def progress(self) -> float:
         """How much of the training is done, 0 to 1, by steps or by time, whichever is further."""
@@ -134,43 +150,28 @@ class Trainer:
     def advance(self, noisy: Tensor, clean: Tensor, first: int = 0) -> Step:
         """One step on (noisy, clean), the items `first …` of the batch over all processes.
 
-        Raises TrainingError for a loss or gradient that is not finite.
+        Raises TrainingError for a loss or gradient that is not finite; the weights stay as they
+        were.
         """
-        settings, path = self.recipe.training, self.recipe.path
-        batch = settings.batch
-        rate = self.learning_rate()
+        settings, rate = self.recipe.training, self.learning_rate()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        drawn = torch.Generator().manual_seed(derive_seed(settings.seed, 1, self.step))
-        mine = slice(first, first + noisy.shape[0])
-        t = torch.rand(batch, generator=drawn)
-        t = torch.where(torch.rand(batch, generator=drawn) < path.at_start, 1.0, t.clamp(min=1e-3))
-        calls = int(torch.tensor((2, 4))[torch.randint(2, (1,), generator=drawn)])
-        rolled = bool(torch.rand(1, generator=drawn) < path.rollout)
-        white = torch.randn(batch, 1, noisy.shape[-1] + self.kernel.shape[0] - 1, generator=drawn)
-        t = t[mine].to(self.device)
-        kernel = self.kernel[None, None]
-        noise = torch.nn.functional.conv1d(white[mine].to(self.device), kernel)[:, 0]
+        t, calls, white = self._draw(noisy.shape[-1], slice(first, first + noisy.shape[0]))
+        noise = torch.nn.functional.conv1d(white, self.kernel[None, None])[:, 0]
 
         per_item = []
         self.optimizer.zero_grad(set_to_none=True)
         for part in torch.arange(noisy.shape[0]).chunk(settings.accumulate):
             here = slice(int(part[0]), int(part[-1]) + 1)
             with self._synchronised(here.stop == noisy.shape[0]):
-                losses = self._losses(
-                    noisy[here], clean[here], t[here], noise[here], calls if rolled else 1
-                )
+                losses = self._losses(noisy[here], clean[here], t[here], noise[here], calls)
                 self.scaler.scale(losses.sum() / noisy.shape[0]).backward()
             per_item.append(losses.detach())
         losses = torch.cat(per_item)
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), settings.clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), settings.clip))
         loss = _mean_over_processes(losses.mean())
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {self.step}",
-                "lower training.learning_rate, or use training.precision=fp32",
-            )
+        self._check(loss, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         decay = min(settings.ema, (1 + self.step) / (10 + self.step))
@@ -181,7 +182,40 @@ class Trainer:
         self.step += 1
         bucket = (t * BUCKETS).long().clamp(max=BUCKETS - 1)
         by_time = tuple(float(losses[bucket == b].mean()) for b in range(BUCKETS))
-        return Step(loss, rate, float(norm), by_time)
+        return Step(loss, rate, norm, by_time)
+
+    def _draw(self, samples: int, mine: slice) -> tuple[Tensor, int, Tensor]:
+        """The times (items,), the calls of a sampler and the white noise of this step.
+
+        Everything is drawn for the items of all processes, of which `mine` are kept: how they are
+        shared does not change what is learned.
+        """
+        batch, path = self.recipe.training.batch, self.recipe.path
+        drawn = torch.Generator().manual_seed(derive_seed(self.recipe.training.seed, 1, self.step))
+        t = torch.rand(batch, generator=drawn)
+        t = torch.where(torch.rand(batch, generator=drawn) < path.at_start, 1.0, t.clamp(min=1e-3))
+        calls = int(torch.tensor((2, 4))[torch.randint(2, (1,), generator=drawn)])
+        if torch.rand(1, generator=drawn) < path.rollout:
+            t = torch.full_like(t, self.path.times(calls)[-2])
+        else:
+            calls = 1
+        white = torch.randn(batch, 1, samples + self.kernel.shape[0] - 1, generator=drawn)
+        return t[mine].to(self.device), calls, white[mine].to(self.device)
+
+    def _check(self, loss: float, norm: float) -> None:
+        """Raises TrainingError for what is not finite. fp16 may overflow now and then."""
+        if not math.isfinite(loss):
+            found = f"the loss is {loss}"
+        elif not math.isfinite(norm) and not self.scaler.is_enabled():
+            found = f"the gradient is {norm}"
+        elif self.scaler.is_enabled() and self.scaler.get_scale() < SMALLEST_SCALE:
+            found = "the gradient overflows fp16 whatever its scale"
+        else:
+            return
+        raise TrainingError(
+            f"{found} at step {self.step}",
+            "lower training.learning_rate, or use training.precision=fp32",
+        )
 
     def _losses(self, noisy: Tensor, clean: Tensor, t: Tensor, noise: Tensor, calls: int) -> Tensor:
         """The loss of each item, (batch,); after `calls - 1` steps of sampling if above 1."""
@@ -190,23 +224,21 @@ class Trainer:
             self.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST
         ):
             if calls > 1:
-                x, last = self._rolled_out(noisy, calls)
-                t = torch.full_like(t, last)
+                x = self._rolled_out(noisy, calls)
             else:
                 x = self.path.corrupt(clean, noisy, t, noise)
             guess = self.model(x, noisy, t)
         return denoise_loss(guess, clean, self.recipe.loss)
 
     @torch.no_grad()
-    def _rolled_out(self, noisy: Tensor, calls: int) -> tuple[Tensor, float]:
-        """The sampler's own state before its last call, and the time there."""
-        *times, last, _ = self.path.times(calls)
+    def _rolled_out(self, noisy: Tensor, calls: int) -> Tensor:
+        """The sampler's own state before its last call."""
 
         def denoise(x: Tensor, t: float) -> Tensor:
             return self.denoiser(x, noisy, torch.full_like(x[:, 0], t))
 
-        sampler = SAMPLERS["ddim"]
-        return sampler(self.path, denoise, noisy, noisy, [*times, last], zero_draw(noisy)), last
+        times = self.path.times(calls)[:-1]
+        return SAMPLERS["ddim"](self.path, denoise, noisy, noisy, times, zero_draw(noisy))
 
     def _synchronised(self, now: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients only with the last part of a step."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # else a window first made while rendering could not be trained with
 def _window(length: int, device: torch.device) -> Tensor:
     return torch.hann_window(length, periodic=True, device=device).sqrt()
 
@@ -17,9 +18,9 @@ def _window(length: int, device: torch.device) -> Tensor:
 class Transform:
     """A short-time Fourier transform with the root of a Hann window on both sides.
 
-    Frame `f` is centred on sample `f * hop`; beyond its ends a sound counts as silence. The
-    squared windows sum to a constant when `window` is a multiple of `2 * hop`, so that
-    `synthesise(analyse(x))` is `x` to rounding (Princen and Bradley 1986).
+    Frame `f` is centred on sample `f * hop`; beyond its ends a sound counts as silence. The sum is
+    divided by that of the squared windows, which is a constant but at the ends, so that
+    `synthesise(analyse(x))` is `x` to rounding (Griffin and Lim 1984).
     """
 
     window: int  # samples
@@ -49,12 +50,16 @@ class Transform:
     def synthesise(self, spectrum: Tensor, samples: int) -> Tensor:
         """Complex (batch, frames, bins) to (batch, samples)."""
         batch, frames, _ = spectrum.shape
-        framed = torch.fft.irfft(spectrum, self.window) * _window(self.window, spectrum.device)
+        window = _window(self.window, spectrum.device)
+        framed = torch.fft.irfft(spectrum, self.window) * window
         overlap = self.window // self.hop
         # Every frame is cut into pieces of one hop; piece p of frame f lands on hop f + p.
         pieces = framed.view(batch, frames, overlap, self.hop)
+        squares = window.square().view(overlap, self.hop)
         sound = framed.new_zeros(batch, frames + overlap - 1, self.hop)
+        weight = window.new_zeros(frames + overlap - 1, self.hop)
         for piece in range(overlap):
             sound[:, piece : piece + frames] += pieces[:, :, piece]
-        half = self.window // 2
-        return sound.reshape(batch, -1)[:, half : half + samples] * (2 / overlap)
+            weight[piece : piece + frames] += squares[piece]
+        inside = slice(self.window // 2, self.window // 2 + samples)
+        return sound.reshape(batch, -1)[:, inside] / weight.reshape(-1)[inside]

@@ -1,0 +1,149 @@
+"""wavediff check: what is in recordings, and what a training on them would cost."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from wavediff.cli import options
+from wavediff.cli.models import describe
+from wavediff.cli.output import count, duration, emit, table
+from wavediff.cli.progress import Progress
+from wavediff.cli.status import ExitCode, reported
+
+if TYPE_CHECKING:
+    from wavediff.recipe import Recipe
+    from wavediff.survey import Advice, Cost, Measured, Survey
+
+EXAMPLES = """\b
+Examples:
+  wavediff check my-recordings/
+  wavediff check speech/ noise/ --json
+  wavediff check my-recordings/ --recipe mine.toml --set training.crop=1
+  wavediff check runs/mine/checkpoint.safetensors
+
+\b
+The speech-to-noise figure is an estimate: what sounds against the quietest
+tenth of it. The exit code is 1 only if nothing at all can be used.
+"""
+HEAD = ("rate", "ch", "length", "level", "clipped", "silent", "S/N", "up to", "file")
+MOST = 20  # files that are listed without -v
+NAMED = 3  # files that are named for a problem
+
+
+@reported
+def check(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATHS", help="Folders and files of audio, or a model."),
+    ],
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Training to judge them for.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, as training.crop=1.5."),
+    ] = None,
+    no_cost: Annotated[
+        bool, typer.Option("--no-cost", help="Do not time a training step.")
+    ] = False,
+    device: options.DeviceName = options.Device.AUTO,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Look for faults in recordings, and say what training would cost."""
+    from wavediff import card, survey
+    from wavediff.data import find
+    from wavediff.errors import DataError
+    from wavediff.plan import resolve
+
+    if len(paths) == 1 and card.is_model(paths[0]):
+        found_card = card.read(paths[0])
+        if json:
+            emit(found_card.facts(), indent=2)
+        else:
+            print(describe(found_card))
+        return
+    chosen = resolve(recipe, None, {}, set_ or ())
+    files = find(paths)
+    if not files:
+        raise DataError(f"no audio file in {', '.join(map(str, paths))}", "name another folder")
+    with Progress("measuring", quiet) as progress:
+        found = survey.survey(files, progress.update)
+    if not found.files and not json:
+        _print_broken(found)
+        raise DataError("none of the files can be used", "the reasons are above")
+    advice = survey.advise(found, chosen)
+    cost = survey.cost(chosen, device, not no_cost)
+    if json:
+        emit(_facts(found, advice, cost, chosen), indent=2)
+    else:
+        _print(found, advice, cost, chosen, verbose)
+    if not found.files:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _print(
+    found: "Survey", advice: list["Advice"], cost: "Cost", recipe: "Recipe", verbose: bool
+) -> None:
+    if verbose or len(found.files) <= MOST:
+        print(table(HEAD, [_row(file) for file in found.files]) + "\n")
+    _print_broken(found)
+    rates = sorted({file.rate for file in found.files})
+    print(
+        f"{count(len(found.files), 'file')}, {duration(found.seconds)}, "
+        f"{', '.join(map(str, rates))} Hz"
+    )
+    for item in advice:
+        names = ", ".join(path.name for path in item.files[:NAMED])
+        more = f" and {len(item.files) - NAMED} more" if len(item.files) > NAMED else ""
+        files = f"{count(len(item.files), 'file')} ({names}{more}) " if item.files else ""
+        print(f"{item.problem}: {files}{item.text}")
+    settings = recipe.training
+    print(
+        f"network: {cost.parameters:,} parameters at {recipe.rate} Hz, hears {cost.reach:.2f} s to "
+        f"either side; trained on crops of {settings.crop:g} s"
+    )
+    if cost.step_seconds == cost.step_seconds:  # not nan
+        passes = settings.steps * cost.audio_per_step / found.seconds
+        print(
+            f"training: {cost.step_seconds:.2f} s a step here, "
+            f"{cost.audio_per_step / cost.step_seconds:.0f} s of audio a second; "
+            f"{settings.steps:,} steps take {cost.hours(settings.steps):.1f} h and hear all of "
+            f"this {passes:.0f} times"
+        )
+
+
+def _print_broken(found: "Survey") -> None:
+    for skipped in found.broken:
+        print(f"broken: {skipped.reason}")
+
+
+def _row(file: "Measured") -> tuple[str, ...]:
+    return (
+        f"{file.rate}",
+        f"{file.channels}",
+        duration(file.seconds),
+        f"{file.level:.0f} dB",
+        f"{100 * file.clipped:.2f} %",
+        f"{100 * file.silent:.0f} %",
+        f"{file.speech_to_noise:.0f} dB",
+        f"{file.bandwidth / 1000:.1f} kHz",
+        str(file.path),
+    )
+
+
+def _facts(
+    found: "Survey", advice: list["Advice"], cost: "Cost", recipe: "Recipe"
+) -> dict[str, object]:
+    return {
+        "files": [asdict(file) for file in found.files],
+        "broken": [asdict(skipped) for skipped in found.broken],
+        "duplicates": found.duplicates,
+        "seconds": found.seconds,
+        "advice": [asdict(item) for item in advice],
+        "cost": {**asdict(cost), "steps": recipe.training.steps},
+        "recipe": recipe.model_dump(mode="json"),
+    }

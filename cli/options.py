@@ -1,0 +1,40 @@
+"""The options that mean the same in every command."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+DEFAULT_MODEL = "denoise-16k"
+
+
+class Device(StrEnum):
+    """Where a network runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "-m", "--model", metavar="MODEL", help="A model's name, file, or training folder."
+    ),
+]
+Steps = Annotated[
+    int, typer.Option("--steps", metavar="N", help="Network calls, each as long as the first.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Decides all random numbers.")]
+DeviceName = Annotated[
+    Device,
+    typer.Option(
+        "-d", "--device", metavar="DEVICE", help="auto, cpu, cuda or mps.", case_sensitive=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what is there.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,0 +1,126 @@
+"""Shipped models are held to the figures that they had on four clips when they were shipped.
+
+The clips and their licences: tests/data/CREDITS.md. The figures: tests/data/golden.toml, which
+
+    python tests/test_golden.py --write
+
+writes anew, to be read in the difference before it is committed. It needs pesq and pystoi.
+"""
+
+import functools
+import math
+import sys
+import tomllib
+from pathlib import Path
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from wavediff import model as models
+from wavediff.audio import read
+from wavediff.metrics import METRICS, available
+from wavediff.tasks import DenoiseSettings
+
+DATA = Path(__file__).resolve().parent / "data"
+TABLE = DATA / "golden.toml"
+CLIPS = sorted(path.stem for path in (DATA / "clean").glob("*.flac"))
+STEPS = (1, 4)
+TOLERANCE = {"si_sdr": 0.1, "estoi": 0.005, "pesq": 0.03}  # dB, and scores
+HEAD = """# What shipped models reach on the clips of this folder, per number of steps; "untouched" are the
+# noisy clips themselves. Figures may be off by so much: {}.
+# Written by: python tests/test_golden.py --write
+"""
+REFRESH = "python tests/test_golden.py --write"
+SHIPPED = models.names() or [
+    pytest.param("", marks=pytest.mark.skip(reason="no model is in wavediff/models"))
+]
+
+
+def metric(key: str) -> object:
+    """The key as a parameter, skipped by name where its package is not installed."""
+    missing = pytest.mark.skipif(
+        key not in available(), reason=f"{METRICS[key].name} needs the package {METRICS[key].package}"
+    )
+    return pytest.param(key, marks=missing)
+
+
+@functools.cache
+def denoised(model: str, steps: int, clip: str) -> Tensor:
+    """(samples,); the noisy clip itself of the model "untouched"."""
+    noisy, rate = read(DATA / "noisy" / f"{clip}.flac")
+    if model == "untouched":
+        return noisy[0]
+    loaded = load(model)
+    return cast(Tensor, loaded.denoise(noisy, rate, DenoiseSettings(steps=steps)))[0]
+
+
+@functools.cache
+def load(model: str) -> models.Model:
+    return models.load(model, "cpu")
+
+
+def figure(model: str, steps: int, clip: str, key: str) -> float:
+    clean, rate = read(DATA / "clean" / f"{clip}.flac")
+    return METRICS[key].function(clean[0], denoised(model, steps, clip), rate)
+
+
+def golden() -> dict[str, dict[str, float]]:
+    """The table: figures by "model/steps/clip"."""
+    return tomllib.loads(TABLE.read_text("utf-8"))
+
+
+def name(model: str, steps: int, clip: str) -> str:
+    return f"{model}/{steps}/{clip}"
+
+
+@pytest.mark.parametrize("key", [metric(key) for key in TOLERANCE])
+@pytest.mark.parametrize("clip", CLIPS)
+def test_the_clips_and_metrics_are_what_they_were(clip: str, key: str) -> None:
+    expected = golden()[name("untouched", 0, clip)][key]
+    assert figure("untouched", 0, clip, key) == pytest.approx(expected, abs=0.002)
+
+
+@pytest.mark.parametrize("key", [metric(key) for key in TOLERANCE])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("model", SHIPPED)
+def test_a_shipped_model_is_as_good_as_it_was(model: str, steps: int, key: str) -> None:
+    table, worse = golden(), []
+    for clip in CLIPS:
+        assert name(model, steps, clip) in table, f"no figures of {model}: {REFRESH}"
+        expected = table[name(model, steps, clip)][key]
+        found = figure(model, steps, clip, key)
+        if not math.isclose(found, expected, rel_tol=0, abs_tol=TOLERANCE[key]):
+            worse.append(f"{clip}: {found:.3f}, was {expected:.3f}")
+    assert not worse, f"{METRICS[key].head} of {model} at {steps} steps. " + "; ".join(worse)
+
+
+@pytest.mark.parametrize("model", SHIPPED)
+def test_a_shipped_model_helps_on_every_clip(model: str) -> None:
+    for clip in CLIPS:
+        gain = figure(model, 1, clip, "si_sdr") - figure("untouched", 0, clip, "si_sdr")
+        assert gain > 2, f"{model} gains {gain:.2f} dB on {clip}"
+
+
+def write() -> None:
+    """Measure everything and write the table."""
+    if missing := set(TOLERANCE) - set(available()):
+        sys.exit(f"not installed, and needed for all figures: {', '.join(sorted(missing))}")
+    torch.manual_seed(0)
+    bounds = ", ".join(f"{METRICS[key].head} {bound}" for key, bound in TOLERANCE.items())
+    lines = [HEAD.format(bounds)]
+    for model, each in [("untouched", (0,)), *((model, STEPS) for model in models.names())]:
+        for steps in each:
+            for clip in CLIPS:
+                figures = {key: figure(model, steps, clip, key) for key in TOLERANCE}
+                row = ", ".join(f"{key} = {value:.4f}" for key, value in figures.items())
+                lines.append(f'"{name(model, steps, clip)}" = {{ {row} }}\n')
+    TABLE.write_text("".join(lines), "utf-8")
+    print(f"{len(lines) - 1} rows in {TABLE}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit(f"usage: {REFRESH}")
+    write()

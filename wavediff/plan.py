@@ -1,0 +1,101 @@
+"""What a training is going to do: its recipe out of names and options, and its data, in words."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from wavediff import checkpoint as checkpoints
+from wavediff import data
+from wavediff import recipe as recipes
+from wavediff.data import Skipped
+from wavediff.errors import RecipeError
+from wavediff.model import locate
+from wavediff.recipe import Recipe
+
+INHERITED = ("task", "rate", "network", "path", "loss")  # of a model that training begins from
+TUNING_RATE = 3e-4  # learning rate then: a third of the usual, so that little is forgotten
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one part of the data holds."""
+
+    role: str  # as in the recipe: speech, noise, rooms, noisy, clean
+    files: int
+    seconds: float
+    skipped: tuple[Skipped, ...]
+
+
+def resolve(
+    source: str | None,
+    init: str | None,
+    options: Mapping[str, Any],
+    overrides: Iterable[str] = (),
+) -> Recipe:
+    """The recipe of a training.
+
+    It begins as the recipe `source`, else as what the model `init` was made by, else as the
+    defaults. On top come `options`, by `section.key`, those that are None or empty left out, and
+    last the `overrides`, `section.key=value` each. Raises RecipeError, CheckpointError.
+    """
+    base = Recipe()
+    if source is not None:
+        base = recipes.load(source)
+    elif init is not None:
+        made_by = checkpoints.load(locate(init)).recipe
+        base = Recipe(**{key: getattr(made_by, key) for key in INHERITED})
+    settings = base.model_dump(mode="json")
+    if source is None and init is not None:
+        settings["training"]["learning_rate"] = TUNING_RATE
+    for key, value in options.items():
+        if value is not None and value != []:
+            section, _, name = key.rpartition(".")
+            (settings[section] if section else settings)[name] = value
+    recipe = recipes.parse(settings, source or "the settings", overrides)
+    if recipe.data.noisy and recipe.data.speech:
+        raise RecipeError(
+            "folders of clean recordings and ready-made pairs at once",
+            "give FOLDERS, whose noise is mixed in, or --noisy and --clean",
+        )
+    return recipe
+
+
+def contents(recipe: Recipe) -> list[Contents]:
+    """What the folders of a recipe hold; nothing is decoded. Raises DataError for missing ones."""
+    found = []
+    for role in ("speech", "noise", "rooms", "noisy", "clean"):
+        named = getattr(recipe.data, role)
+        if folders := [named] if isinstance(named, Path) else list(named or ()):
+            clips = data.load_files(data.find(folders), recipe.rate, 0)
+            found.append(Contents(role, len(clips), clips.seconds, tuple(clips.skipped)))
+    return found
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Where a training goes that names no folder: runs/, and its first folder's name."""
+    first = recipe.data.noisy or next(iter(recipe.data.speech), None)
+    return Path("runs", first.resolve().name if first else recipe.task)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """All settings as a commented recipe that `wavediff train --recipe` reads."""
+    lines = list(_lines(recipe))
+    for name, value in recipe:
+        if isinstance(value, BaseModel):
+            lines += ["", f"[{name}]", *_lines(value)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(settings: BaseModel) -> Iterable[str]:
+    values = settings.model_dump(mode="json")
+    for name, field in type(settings).model_fields.items():
+        value = values[name]
+        if isinstance(value, dict):
+            continue
+        comment = f"  # {field.description}" if field.description else ""
+        shown = f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        yield f"# {name} is not set{comment}" if value is None else shown + comment
