@@ -25,10 +25,10 @@ Examples:
   ffmpeg -i talk.mp4 -f wav - | wavediff denoise - -o - | aplay
 
 \b
-Without -o results go beside their inputs as NAME.denoised.EXT, and - goes to
-standard output. Rate, channels, length, level and sample format come back; the
-extension of the output chooses its format. The background whose level is said
-is the quietest tenth of a recording.
+Without -o results go beside their inputs as NAME.denoised.EXT, those of - to
+standard output. Rate, channels, length, level and sample format come back;
+the extension of the output chooses its format. The background, whose level is
+said, is the quietest tenth of a recording.
 """
 
 

@@ -16,7 +16,7 @@ EXAMPLES = """\b
 Examples:
   wavediff evaluate clean/ denoised/
   wavediff evaluate clean.wav denoised.wav --json
-  wavediff evaluate -m denoise-16k --noisy noisy/ --clean clean/ --csv figures.csv
+  wavediff evaluate -m denoise-16k --noisy noisy/ --clean clean/ --csv a.csv
 
 \b
 Folders are matched by path without extension: a/b.flac with a/b.wav. PESQ-WB

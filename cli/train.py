@@ -31,9 +31,9 @@ Examples:
   torchrun --nproc-per-node 2 --no-python wavediff train my-speech/
 
 \b
-Noise is mixed into the clean recordings of FOLDERS on the fly; folders may hold
-any mixture of rates, lengths and formats. The same command goes on where a run
-was stopped. Ctrl-C stops after the current step and saves.
+Noise is mixed into the clean recordings of FOLDERS on the fly; folders may
+hold any mixture of rates, lengths and formats. Ctrl-C stops after the current
+step and saves; the same command goes on from there.
 """
 NEWS_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -136,7 +136,6 @@ def train(
         return
     if export and export.exists() and not force:
         raise TaskError(f"{export} exists", "-f overwrites")
-    _say_noise(chosen, quiet)
     last = None
     news = _News(chosen, folder, quiet or json)
     with Interrupt("stopping after this step", quiet) as stop, Progress("reading", quiet) as bar:
@@ -164,7 +163,7 @@ class _News:
     """What is said while a training runs."""
 
     def __init__(self, recipe: "Recipe", folder: Path, quiet: bool) -> None:
-        self._folder = folder
+        self._recipe, self._folder = recipe, folder
         self._audio = recipe.training.batch * recipe.training.crop  # seconds in a step
         self._quiet, self._said = quiet, time.monotonic()
         self._last: tuple[float, float] | None = None  # seconds and progress at the line before
@@ -172,6 +171,7 @@ class _News:
     def tell(self, event: "Event", bar: Progress) -> None:
         if self._last is None:
             say(f"training in {self._folder} from step {event.step - 1}", self._quiet)
+            _say_noise(self._recipe, self._quiet)
             self._first_step, self._last = event.step, (event.seconds, event.progress)
         steps, seconds = event.step - self._first_step, event.seconds - self._last[0]
         speed = f", {steps * self._audio / seconds:.0f} s of audio a second" if seconds > 0 else ""

@@ -2,11 +2,9 @@
 
     python examples/minimal.py
 
-takes about half a minute on two cores. The sounds are voices of a kind: harmonics of a gliding
-pitch, in syllables, under noise of a random colour.
+takes about half a minute. The sounds are voices of a kind, harmonics of a gliding pitch in
+syllables, and noise of a random colour.
 """
-
-import math
 
 import torch
 from torch import Tensor
@@ -18,10 +16,8 @@ from wavediff.network import BandNet, NetworkConfig
 from wavediff.path import Bridge
 from wavediff.samplers import ddim, zero_draw
 
-RATE, SECONDS, LEVEL = 8000, 1.0, 0.05
-SMALL = NetworkConfig(
-    window=256, hop=128, bands=16, channels=24, layers=4, cycle=4, mixing=4, summary=16, taps=1
-)
+RATE, LEVEL = 8000, 0.05  # Hz; RMS
+SMALL = NetworkConfig(window=256, hop=128, bands=16, channels=24, layers=4, cycle=4, mixing=4)
 
 
 def mixtures(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -31,29 +27,27 @@ def mixtures(count: int, seed: int) -> tuple[Tensor, Tensor]:
     def between(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, generator=drawn)
 
-    time = torch.arange(int(RATE * SECONDS)) / RATE
+    time = torch.arange(RATE) / RATE  # one second
     pitch = between(90, 250) * (1 + between(-0.3, 0.3) * time)  # Hz
-    phase = 2 * math.pi * pitch.cumsum(-1) / RATE
+    phase = 2 * torch.pi * pitch.cumsum(-1) / RATE
     voice = sum((n * phase).sin() * between(0.1, 1) / n for n in range(1, 16))
-    syllables = (2 * math.pi * (between(2, 5) * time + between(0, 1))).sin().clamp(min=0)
+    syllables = (2 * torch.pi * (between(2, 5) * time + between(0, 1))).sin().clamp(min=0)
     clean = LEVEL * normal(voice * syllables)
 
     white = torch.randn(clean.shape, generator=drawn)
     frequency = torch.fft.rfftfreq(white.shape[-1], 1 / RATE).clamp(min=50)
     colour = frequency ** -between(0, 1)
-    noise = LEVEL * normal(torch.fft.irfft(torch.fft.rfft(white) * colour, white.shape[-1]))
-    return clean + noise, clean
+    return clean + LEVEL * normal(torch.fft.irfft(torch.fft.rfft(white) * colour)), clean
 
 
 def normal(sound: Tensor) -> Tensor:
-    """At an RMS of 1."""
     return sound / sound.square().mean(-1, keepdim=True).sqrt()
 
 
 def train(denoiser: Denoiser, steps: int, batch: int = 8) -> None:
     """At a random time the sound is part of the way to the noisy one; guess the clean one."""
-    optimizer = torch.optim.AdamW(denoiser.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(denoiser.parameters(), 6e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
     for step in range(steps):
         noisy, clean = mixtures(batch, seed=step)
         time = torch.rand(batch).clamp(min=1e-3)
@@ -69,11 +63,11 @@ def train(denoiser: Denoiser, steps: int, batch: int = 8) -> None:
 @torch.inference_mode()
 def sample(denoiser: Denoiser, noisy: Tensor, steps: int) -> Tensor:
     """Walk the path back from the noisy sound, with one guess a step."""
+    draw = zero_draw(noisy)
 
     def guess(x: Tensor, time: float) -> Tensor:
         return denoiser(x, noisy, torch.full((len(x),), time))
 
-    draw = zero_draw(noisy)
     start = denoiser.path.start(noisy, lambda: draw(0))
     return ddim(denoiser.path, guess, start, noisy, denoiser.path.times(steps), draw)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from corpus import NETWORK, RATE
 from typer.testing import CliRunner
+from wavediff.cli.main import app
 
 from wavediff import checkpoint, recipe, tasks
 from wavediff.checkpoint import Checkpoint
-from wavediff.cli.main import app
 
 REDUCTION = 20.0  # dB that the model of these tests takes off everything
 PROGRAM = [sys.executable, "-c", "from wavediff.cli.main import run; run()"]
@@ -24,9 +24,10 @@ def attenuator(path: Path) -> Path:
     weights["norm.weight"].zero_()
     weights["norm.bias"].fill_(1)
     weights["leave"].zero_()
-    centre = 2 * (network.config.taps // 2)  # the real part of the tap on the frame itself
+    per_part = weights["leave"].unflatten(-1, (network.parts, -1))
+    centre = network.config.taps // 2  # the real part of the tap on the frame itself
     gain = 10 ** (-REDUCTION / 20) - 1  # added to the observation
-    weights["leave"][:, :, centre :: network.parts] = gain / NETWORK["channels"]
+    per_part[:, :, centre] = gain / NETWORK["channels"]
     tensors = {f"network.{name}": tensor for name, tensor in weights.items()}
     facts = {"name": "attenuator", "summary": "makes all quieter", "licence": "CC0-1.0"}
     checkpoint.save(path, Checkpoint(settings, tensors, facts))
@@ -60,5 +61,3 @@ def refusal(*words: str | Path, code: int = 1) -> tuple[str, str]:
 def tree(folder: Path) -> set[str]:
     """Everything in a folder, hidden files too."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-
-

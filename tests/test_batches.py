@@ -1,6 +1,7 @@
 """Batches: the same from any number of processes, and their failures in words."""
 
 import os
+import pickle
 import signal
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def test_workers_prepare_the_same_batches(corpus: Path) -> None:
     alone = drawn(corpus, 3, 9, range(4), workers=0)
     assert alone.shape == (6, 2, 4, 4000)
     assert torch.equal(alone, drawn(corpus, 3, 9, range(4), workers=2))
+
+
+def test_a_process_of_its_own_gets_the_same_source(corpus: Path) -> None:
+    """As Windows and macOS start workers: with what was pickled."""
+    source = batches.prepare(recipe(corpus)).source
+    copy = pickle.loads(pickle.dumps(source))
+    assert torch.equal(torch.stack(source.batch(1, range(3))), torch.stack(copy.batch(1, range(3))))
 
 
 def test_a_stream_may_begin_anywhere_and_be_shared(corpus: Path) -> None:

@@ -48,7 +48,7 @@ def weights(made: Trainer) -> Tensor:
 
 
 def everything(made: Trainer) -> dict[str, Tensor]:
-    return {key: tensor.clone() for key, tensor in made.snapshot({}).tensors.items()}
+    return made.snapshot({}).tensors
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -57,7 +57,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_it_learns_one_batch() -> None:
     made = trainer(steps=200, learning_rate=5e-3)
-    losses = [made.advance(*batch(0)).loss for _ in range(80)]
+    losses = [made.advance(*batch(0)).loss for _ in range(60)]
     assert sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 - 0.1
 
 
@@ -82,7 +82,9 @@ def test_a_snapshot_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     second = trainer(steps=9)
     second.restore(saved)
     assert (second.step, second.seconds, second.updates()) == (4, 12.5, 4)
-    assert run(whole, 9)[4:] == run(second, 5)
+    third = trainer(steps=9)
+    third.restore(saved)
+    assert run(whole, 9)[4:] == run(second, 5) == run(third, 5)
     assert equal(everything(whole), everything(second))
 
 
@@ -105,7 +107,7 @@ def test_what_cannot_go_on_is_refused() -> None:
         Checkpoint(whole.recipe, narrow, whole.state),
         Checkpoint(whole.recipe, whole.tensors, {**whole.state, "step": None}),
     ):
-        with pytest.raises(CheckpointError, match="cannot|can go on") as caught:
+        with pytest.raises(CheckpointError, match="can go on") as caught:
             trainer().restore(damaged)
         assert "\n" not in caught.value.message
         assert "--init" in caught.value.hint

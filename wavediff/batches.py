@@ -1,6 +1,6 @@
 """Batches for a training, from whatever its recipe names, prepared here or by worker processes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,9 @@ class Batches:
         """Files that could not be used."""
         return [skipped for clips in self.clips for skipped in clips.skipped]
 
-    def stream(self, first: int, last: int, items: range) -> Iterator[tuple[Tensor, Tensor]]:
+    def stream(
+        self, first: int, last: int, items: range
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """The batches of steps `first` to `last`, of them the items `items`.
 
         Raises DataError, also for what happens in a worker process.

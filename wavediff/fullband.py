@@ -11,6 +11,7 @@ from wavediff.transform import Transform
 FRAMES = Transform(512, 256)  # at the model's rate
 UPPER = 0.5  # of the band that both know: the suppression above this is carried on beyond it
 QUIET = 1e-12  # power that counts as none
+SMOOTH = 3  # frames
 PIECE = 5  # seconds at a time: long reads ask for the denoised sound once, in rising order
 
 
@@ -51,23 +52,25 @@ class FullBand:
     def _suppression(self, start: int, stop: int) -> Tensor:
         """The gain that the model gave its upper band, at each sample; (channels, stop - start)."""
         scale = self._observed.rate / self.rate
-        hop = FRAMES.hop
-        first, last = int(start * scale) // hop - 1, int(stop * scale) // hop + 3
-        begin, end = first * hop - FRAMES.window // 2, (last - 1) * hop + FRAMES.window // 2
+        first, last = int(start * scale) // FRAMES.hop - 1, int(stop * scale) // FRAMES.hop + 3
         known = FRAMES.bins * min(1.0, 1 / scale)
         bins = slice(int(known * UPPER), int(known))
+        # Powers are smoothed, not gains: frames of silence, as before the start, say nothing.
         before, after = (
-            sound.read(begin, end).unfold(-1, FRAMES.window, hop)
+            F.avg_pool1d(_power(sound, first, last, bins), SMOOTH, 1) + QUIET
             for sound in (self._observed, self._denoised)
         )
-        window = torch.hann_window(FRAMES.window)
-        power = [
-            torch.fft.rfft(frames * window)[..., bins].abs().pow(2).sum(-1)
-            for frames in (before, after)
-        ]
-        gain = ((power[1] + QUIET) / (power[0] + QUIET)).sqrt().clamp(max=1.0)
-        smooth = F.avg_pool1d(F.pad(gain[:, None], (1, 1), mode="replicate"), 3, 1)[:, 0]
-        position = torch.arange(start, stop, dtype=torch.float64) * scale / hop - first
-        index = position.long().clamp(0, gain.shape[-1] - 2)
+        gain = (after / before).sqrt().clamp(max=1.0)
+        position = torch.arange(start, stop, dtype=torch.float64) * scale / FRAMES.hop
+        position -= first + SMOOTH // 2
+        index = position.long()
         part = (position - index).to(torch.float32)
-        return torch.lerp(smooth[:, index], smooth[:, index + 1], part)
+        return torch.lerp(gain[:, index], gain[:, index + 1], part)
+
+
+def _power(sound: Source, first: int, last: int, bins: slice) -> Tensor:
+    """(channels, last - first): what the frames have in these bins."""
+    half = FRAMES.window // 2
+    audio = sound.read(first * FRAMES.hop - half, (last - 1) * FRAMES.hop + half)
+    frames = audio.unfold(-1, FRAMES.window, FRAMES.hop) * torch.hann_window(FRAMES.window)
+    return torch.fft.rfft(frames)[..., bins].abs().square().sum(-1)

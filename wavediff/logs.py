@@ -52,7 +52,7 @@ class Log:
             self._board.add_scalar(name.replace("_quarter", "/quarter"), value, step)
         if validation is not None:
             for name, sound in validation.examples.items():
-                self._board.add_audio(name, sound[None], step, validation.rate)
+                self._board.add_audio(name, sound[None].clamp(-1, 1), step, validation.rate)
                 self._board.add_image(name, _picture(sound), step)
 
     def close(self) -> None:

@@ -25,10 +25,12 @@ FRAME = 0.02  # seconds, of levels
 BLOCK = 10.0  # seconds read at a time
 SILENCE = 1e-8  # power of a frame, -80 dB, below which it holds nothing
 QUIETEST = 0.1  # share of the sounding frames that shows the noise
+ABOVE_NOISE = 1.5  # power of a frame that is more than that noise
+LEAST = 1e-2  # ratio, -20 dB
 FLAT = 1e-5  # difference of neighbours within a clipped peak
 FULL_SCALE = 0.999
 EMPTY_DB = 70.0  # below the strongest frequency: lower than any room's or recorder's own noise
-ABOVE_EMPTY_DB = 12.0  # what stands out of emptiness
+ABOVE_EMPTY = 0.25  # of the way up from there to the strongest, in dB: what stands out of it
 
 TIMED = 4  # items of a timed step on a CPU
 
@@ -253,20 +255,21 @@ def _levels(power: Tensor) -> tuple[float, float]:
     sounding = power[power > SILENCE]
     if not len(sounding):
         return math.nan, math.nan
-    loud = sounding[sounding > GATE * sounding.mean()].mean()
+    loud = sounding[sounding > GATE * sounding.mean()]
     noise = sounding.sort().values[: math.ceil(QUIETEST * len(sounding))].mean()
-    ratio = (loud / noise - 1).clamp(min=1e-3)
-    return 10 * math.log10(loud), 10 * math.log10(ratio)
+    speech = loud[loud > ABOVE_NOISE * noise]
+    ratio = max(float(speech.mean() / noise) - 1, LEAST) if len(speech) else LEAST
+    return 10 * math.log10(loud.mean()), 10 * math.log10(ratio)
 
 
 def _bandwidth(spectrum: Tensor, rate: int) -> float:
     """The frequency above which a mean power spectrum (bins,) is empty, Hz."""
     smooth = torch.nn.functional.avg_pool1d(spectrum[None], 5, 1, 2, count_include_pad=False)[0]
     level = 10 * smooth.clamp(min=1e-12).log10()
-    floor = float(level[len(level) // 4 :].min())
-    if float(level.max()) <= -100:
+    top, floor = float(level.max()), float(level[len(level) // 4 :].min())
+    if top <= -100:
         return 0.0
-    if float(level.max()) - floor < EMPTY_DB:
+    if top - floor < EMPTY_DB:
         return rate / 2
-    above = (level > floor + ABOVE_EMPTY_DB).nonzero()
+    above = (level > floor + ABOVE_EMPTY * (top - floor)).nonzero()
     return float(above[-1]) * rate / 2 / (len(level) - 1)

@@ -22,8 +22,8 @@ from wavediff.validation import Examples, Validation, examples, validate
 
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.toml"
-EARLY = 50  # steps whose loss later ones are held against
-DIVERGED = 4.0  # times the early loss: beyond that a training has diverged
+DIVERGED = 4.0  # times the first loss, and MARGIN more: beyond that a training has diverged
+MARGIN = 0.5  # because a good loss may be zero
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def train(
     chosen = choose_device(_own_device(device))
     with _processes(chosen) as (rank, world):
         trainer = Trainer(recipe, chosen)
-        _begin(trainer, Path(folder), init)
+        whole = _begin(trainer, Path(folder), init)
         share = recipe.training.batch // world
         if share * world != recipe.training.batch:
             raise RecipeError(
@@ -72,7 +72,7 @@ def train(
             )
         prepared = batches.prepare(recipe)
         items = range(rank * share, (rank + 1) * share)
-        run = _Run(trainer, Path(folder), rank == 0, trainer.step)
+        run = _Run(trainer, Path(folder), rank == 0, trainer.step, whole)
         try:
             with run.opened(prepared, log):
                 yield from _steps(run, prepared, items, stop)
@@ -85,21 +85,23 @@ def train(
 def _steps(
     run: "_Run", prepared: batches.Batches, items: range, stop: Callable[[], bool]
 ) -> Iterator[Event]:
-    trainer, watch, before = run.trainer, Watch(), time.monotonic()
+    trainer, device = run.trainer, run.trainer.device
+    watch, before = Watch(), time.monotonic()
     try:
         stream = prepared.stream(trainer.step, trainer.recipe.training.steps, items)
-        for noisy, clean in stream:
-            trainer.seconds, stopped = _agree(trainer.seconds, stop(), trainer.device)
-            if stopped or trainer.progress() >= 1:
-                break
-            step = trainer.advance(noisy.to(trainer.device), clean.to(trainer.device), items.start)
-            watch.see(step.loss, trainer.step)
-            now = time.monotonic()
-            trainer.seconds, before = trainer.seconds + now - before, now
-            progress, skipped = trainer.progress(), len(prepared.skipped)
-            yield run.report(
-                Event(trainer.step, step.loss, progress, trainer.seconds, step, skipped)
-            )
+        with contextlib.closing(stream):
+            for noisy, clean in stream:
+                trainer.seconds, stopped = _agree(trainer.seconds, stop(), device)
+                if stopped or trainer.progress() >= 1:
+                    break
+                step = trainer.advance(noisy.to(device), clean.to(device), items.start)
+                watch.see(step.loss, trainer.step)
+                now = time.monotonic()
+                trainer.seconds, before = trainer.seconds + now - before, now
+                progress, skipped = trainer.progress(), len(prepared.skipped)
+                yield run.report(
+                    Event(trainer.step, step.loss, progress, trainer.seconds, step, skipped)
+                )
         run.save()
     except GeneratorExit:  # closed between two steps: nothing is half done
         run.save()
@@ -114,6 +116,7 @@ class _Run:
     folder: Path
     writes: bool
     saved: int  # the step of the checkpoint in the folder
+    whole: bool  # whether that one can be read, and is worth keeping
     log: Log | None = None
     pairs: Examples = ()
 
@@ -160,8 +163,8 @@ class _Run:
                 f"the weights are not finite at step {self.trainer.step}",
                 "lower training.learning_rate; the last good checkpoint is kept",
             )
-        checkpoints.save(self.folder / CHECKPOINT, snapshot, keep_previous=True)
-        self.saved = self.trainer.step
+        checkpoints.save(self.folder / CHECKPOINT, snapshot, keep_previous=self.whole)
+        self.saved, self.whole = self.trainer.step, True
         return self.folder / CHECKPOINT
 
 
@@ -169,17 +172,15 @@ class _Run:
 class Watch:
     """Stops a training whose loss has left for good."""
 
-    first: float = 0.0  # mean absolute loss of the first steps
-    recent: float = 0.0
-    seen: int = 0
+    first: float | None = None  # before anything was learned: the loss of changing nothing
+    recent: float = 0.0  # mean of about the last 20
 
     def see(self, loss: float, step: int) -> None:
         """Raises TrainingError when the recent loss is far above the first."""
-        self.seen += 1
-        if self.seen <= EARLY:
-            self.first += abs(loss) / EARLY
-        self.recent = loss if self.seen == 1 else 0.95 * self.recent + 0.05 * loss
-        if self.seen > EARLY and self.recent > DIVERGED * self.first + 0.1:
+        if self.first is None:
+            self.first = self.recent = loss
+        self.recent = 0.95 * self.recent + 0.05 * loss
+        if self.recent > DIVERGED * abs(self.first) + MARGIN:
             raise TrainingError(
                 f"the training diverges: the loss at step {step} is {self.recent:.3g}, "
                 f"it began at {self.first:.3g}",
@@ -187,17 +188,20 @@ class Watch:
             )
 
 
-def _begin(trainer: Trainer, folder: Path, init: str | Path | None) -> None:
-    """Go on from the checkpoint in `folder`, else start from `init`, else from nothing."""
+def _begin(trainer: Trainer, folder: Path, init: str | Path | None) -> bool:
+    """Go on from the checkpoint in `folder`, else start from `init`, else from nothing.
+
+    Answers whether the checkpoint is whole: if not, it is the previous one that goes on.
+    """
     path = folder / CHECKPOINT
-    before = checkpoints.previous(path)
+    before, whole = checkpoints.previous(path), True
     if path.exists() or before.exists():
         try:
             saved = checkpoints.load(path)
         except CheckpointError:
             if not before.exists():
                 raise
-            saved = checkpoints.load(before)
+            saved, whole = checkpoints.load(before), False
         ours = _lasting(trainer.recipe)
         for part, value in _lasting(saved.recipe).items():
             if ours[part] != value:
@@ -208,6 +212,7 @@ def _begin(trainer: Trainer, folder: Path, init: str | Path | None) -> None:
         trainer.restore(saved)
     elif init is not None:
         trainer.initialise(checkpoints.load(locate(init)).weights(), str(init))
+    return whole
 
 
 def _lasting(recipe: Recipe) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Trainer:
             "seconds": self.seconds,
             "scaler": self.scaler.state_dict(),
         }
-        tensors = {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+        tensors = {key: t.detach().to("cpu", copy=True) for key, t in tensors.items()}
         return Checkpoint(self.recipe, tensors, state)
 
     def restore(self, saved: Checkpoint) -> None:
@@ -118,8 +118,8 @@ class Trainer:
                 if name in first:
                     self.optimizer.state[parameter] = {
                         "step": updates.clone(),
-                        "exp_avg": first[name].to(self.device),
-                        "exp_avg_sq": second[name].to(self.device),
+                        "exp_avg": first[name].to(self.device, copy=True),
+                        "exp_avg_sq": second[name].to(self.device, copy=True),
                     }
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
