@@ -7,8 +7,6 @@
 # The first of them makes a virtual environment in .venv, and later ones use it.
 #
 # Another Python (3.11 to 3.13):  make demo PYTHON=python3.12
-# No NVIDIA card, on Linux:       make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
-#                                 saves some gigabytes of libraries for one
 # Windows:                        GNU make from Git Bash, with PYTHON=python; or without make:
 #                                     python -m venv .venv
 #                                     .venv\Scripts\pip install -e .[report]
@@ -48,10 +46,10 @@ check: $(VENV)/test.stamp
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest tests/test_imports.py tests/test_readme.py
+	$(RUN) -m pytest tests/test_layout.py tests/test_readme.py
 
 $(VENV)/made.stamp:
-	$(PYTHON) .ci/venv.py $(VENV)
+	$(PYTHON) .ci/environment.py $(VENV)
 	$(STAMP) $@
 
 # Editable: what is changed in the clone is what runs.

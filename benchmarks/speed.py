@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wavediff import checkpoint as checkpoints
 from wavediff import model as models
-from wavediff.audio import ArraySource
+from wavediff.audio import ArraySource, Source
 from wavediff.checkpoint import Checkpoint
 from wavediff.model import Model
 from wavediff.recipe import Recipe
@@ -96,13 +96,12 @@ def renderings(model: Model, runs: int) -> list[Rendering]:
     """Every kind of input at every number of steps."""
     rows = []
     for seconds, channels, rate in INPUTS:
-        sound = 0.05 * torch.randn(channels, seconds * rate)
+        heard = ArraySource(0.05 * torch.randn(channels, seconds * rate), rate)
         for steps in STEPS:
             settings = DenoiseSettings(steps=steps)
 
-            def work(settings: DenoiseSettings = settings, rate: int = rate) -> None:
-                source = model.denoise_source(ArraySource(sound, rate), settings)
-                source.read(0, source.samples)
+            def work(heard: Source = heard, settings: DenoiseSettings = settings) -> None:
+                model.denoise_source(heard, settings).read(0, heard.samples)
 
             work_seconds = median(work, runs)
             rows.append(Rendering(seconds, channels, rate, steps, work_seconds / seconds))
@@ -135,12 +134,13 @@ def median(work: Callable[[], None], runs: int) -> float:
 
 def table(facts: dict) -> str:
     """All figures as lines of text."""
+    billions = facts["multiply_adds_per_second"] / 1e9
     lines = [
         facts["machine"],
         f"{facts['model']}: {facts['parameters']:,} parameters, "
-        f"{facts['multiply_adds_per_second'] / 1e9:.2f} G multiply-adds per second of audio, a step",
+        f"{billions:.2f} G multiply-adds per second of audio and step",
         "",
-        f"{'input':<24}" + "".join(f"{f'{steps} steps':>10}" for steps in STEPS),
+        f"{'input':<24}" + "".join(f"{f'steps {steps}':>10}" for steps in STEPS),
     ]
     for seconds, channels, rate in INPUTS:
         cells = "".join(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from wavediff.cli import options
 from wavediff.cli.models import describe
 from wavediff.cli.output import count, duration, emit, table

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from wavediff.cli import options
 from wavediff.cli.output import complain, count, duration, emit, say
 from wavediff.cli.progress import Progress
 from wavediff.cli.status import ExitCode, reported
-
 from wavediff.errors import WavediffError
 
 if TYPE_CHECKING:

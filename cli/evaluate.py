@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
 from wavediff.cli import options
 from wavediff.cli.output import count, say, write
 from wavediff.cli.progress import Progress

@@ -6,10 +6,10 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from wavediff.cli import check, denoise, evaluate, models, train
-from wavediff.cli.status import ExitCode
 
 from wavediff import __version__
+from wavediff.cli import check, denoise, evaluate, models, train
+from wavediff.cli.status import ExitCode
 
 app = typer.Typer(
     no_args_is_help=True,

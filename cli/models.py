@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
 from wavediff.cli import options
 from wavediff.cli.output import duration, emit, say, size, table
 from wavediff.cli.status import reported
@@ -51,7 +52,7 @@ def show(
 ) -> None:
     """The card of a model: data, licences, figures, settings."""
     from wavediff import card
-    from wavediff.plan import to_toml
+    from wavediff.recipe import to_toml
 
     found = card.read(model)
     if json:

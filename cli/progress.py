@@ -27,7 +27,7 @@ class Progress:
         if self._bar is None:
             self._bar = _bar()
             self._bar.start()
-            self._task = self._bar.add_task("", total=1.0)
+            self._task = self._bar.add_task(self._title, total=1.0)
         self._bar.update(self._task, completed=done, description=self._title)
 
     def __enter__(self) -> "Progress":

@@ -6,8 +6,8 @@ from enum import IntEnum
 from typing import Any
 
 import typer
-from wavediff.cli.output import complain
 
+from wavediff.cli.output import complain
 from wavediff.errors import WavediffError
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
 from wavediff.cli import options
 from wavediff.cli.interrupt import Interrupt
 from wavediff.cli.output import complain, count, duration, emit, say
@@ -109,6 +110,7 @@ def train(
     from wavediff.checkpoint import load, save
     from wavediff.errors import TaskError
     from wavediff.model import export as exported
+    from wavediff.recipe import to_toml
     from wavediff.train import CHECKPOINT
     from wavediff.train import train as run
 
@@ -128,7 +130,7 @@ def train(
     chosen = plan.resolve(recipe, init, given, set_ or ())
     folder = output or plan.run_folder(chosen)
     if dry_run:
-        print(plan.to_toml(chosen), end="")
+        print(to_toml(chosen), end="")
         for part in plan.contents(chosen):
             _describe(part, quiet)
         _say_noise(chosen, quiet)

@@ -7,10 +7,10 @@ from typing import Any
 
 from corpus import NETWORK, RATE
 from typer.testing import CliRunner
-from wavediff.cli.main import app
 
 from wavediff import checkpoint, recipe, tasks
 from wavediff.checkpoint import Checkpoint
+from wavediff.cli.main import app
 
 REDUCTION = 20.0  # dB that the model of these tests takes off everything
 PROGRAM = [sys.executable, "-c", "from wavediff.cli.main import run; run()"]

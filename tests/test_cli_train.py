@@ -22,7 +22,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(sounds: Path, tmp_path: Path) -> Path:
     """A recipe file for a network that trains in moments."""
     path = tmp_path / "tiny.toml"
-    path.write_text(plan.to_toml(corpus.recipe(sounds, save_every=1000)), "utf-8")
+    path.write_text(recipe.to_toml(corpus.recipe(sounds, save_every=1000)), "utf-8")
     return path
 
 

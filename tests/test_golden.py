@@ -12,7 +12,7 @@ import math
 import sys
 import tomllib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -28,12 +28,12 @@ TABLE = DATA / "golden.toml"
 CLIPS = sorted(path.stem for path in (DATA / "clean").glob("*.flac"))
 STEPS = (1, 4)
 TOLERANCE = {"si_sdr": 0.1, "estoi": 0.005, "pesq": 0.03}  # dB, and scores
-HEAD = """# What shipped models reach on the clips of this folder, per number of steps; "untouched" are the
-# noisy clips themselves. Figures may be off by so much: {}.
+HEAD = """# What shipped models reach on the clips of this folder, by model, steps and clip; "untouched"
+# are the noisy clips themselves. Figures may be off by so much: {}.
 # Written by: python tests/test_golden.py --write
 """
 REFRESH = "python tests/test_golden.py --write"
-SHIPPED = models.names() or [
+SHIPPED: list[Any] = models.names() or [
     pytest.param("", marks=pytest.mark.skip(reason="no model is in wavediff/models"))
 ]
 
@@ -41,7 +41,8 @@ SHIPPED = models.names() or [
 def metric(key: str) -> object:
     """The key as a parameter, skipped by name where its package is not installed."""
     missing = pytest.mark.skipif(
-        key not in available(), reason=f"{METRICS[key].name} needs the package {METRICS[key].package}"
+        key not in available(),
+        reason=f"{METRICS[key].name} needs the package {METRICS[key].package}",
     )
     return pytest.param(key, marks=missing)
 

@@ -113,7 +113,8 @@ def test_the_command_works(
 
 
 @pytest.mark.parametrize(
-    "code", [pytest.param(code, id=f"block {n}") for n, code in enumerate(blocks(PAGES[0], "python"))]
+    "code",
+    [pytest.param(code, id=f"block {n}") for n, code in enumerate(blocks(PAGES[0], "python"))],
 )
 def test_the_python_of_the_readme_works(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -15,7 +15,7 @@ def gated_rms(source: Source) -> float:
     Reads the whole source once. Silence has the level 0.
     """
     frame = max(1, round(FRAME * source.rate))
-    block = frame * 1024
+    block = frame * 256  # five seconds
     powers = []
     for start in range(0, source.samples, block):
         stop = min(start + block, source.samples)

@@ -15,7 +15,7 @@ from wavediff.audio import MAX_CHANNELS, RATES, ArraySource, Source
 from wavediff.checkpoint import Checkpoint
 from wavediff.denoiser import Denoiser
 from wavediff.errors import AudioError, CheckpointError, TaskError
-from wavediff.recipe import Recipe
+from wavediff.recipe import DataConfig, Recipe
 from wavediff.tasks import DenoiseSettings
 
 SUFFIX = ".safetensors"
@@ -158,4 +158,5 @@ def export(saved: Checkpoint, state: dict[str, Any]) -> Checkpoint:
     """What a finished training ships: the averaged weights as float16, and facts about it."""
     tensors = {f"network.{key}": t.to(torch.float16) for key, t in saved.weights().items()}
     facts = {k: v for k, v in saved.state.items() if k in ("step", "seconds")}
-    return Checkpoint(saved.recipe, tensors, {**facts, **state})
+    recipe = saved.recipe.model_copy(update={"data": DataConfig()})  # folders are a private matter
+    return Checkpoint(recipe, tensors, {**facts, **state})

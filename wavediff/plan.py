@@ -1,12 +1,9 @@
 """What a training is going to do: its recipe out of names and options, and its data, in words."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from wavediff import checkpoint as checkpoints
 from wavediff import data
@@ -79,23 +76,3 @@ def run_folder(recipe: Recipe) -> Path:
     """Where a training goes that names no folder: runs/, and its first folder's name."""
     first = recipe.data.noisy or next(iter(recipe.data.speech), None)
     return Path("runs", first.resolve().name if first else recipe.task)
-
-
-def to_toml(recipe: Recipe) -> str:
-    """All settings as a commented recipe that `wavediff train --recipe` reads."""
-    lines = list(_lines(recipe))
-    for name, value in recipe:
-        if isinstance(value, BaseModel):
-            lines += ["", f"[{name}]", *_lines(value)]
-    return "\n".join(lines) + "\n"
-
-
-def _lines(settings: BaseModel) -> Iterable[str]:
-    values = settings.model_dump(mode="json")
-    for name, field in type(settings).model_fields.items():
-        value = values[name]
-        if isinstance(value, dict):
-            continue
-        comment = f"  # {field.description}" if field.description else ""
-        shown = f"{name} = {json.dumps(value, ensure_ascii=False)}"
-        yield f"# {name} is not set{comment}" if value is None else shown + comment

@@ -1,6 +1,6 @@
 """Make a virtual environment with pip in it, also where Python comes without ensurepip.
 
-    python3 .ci/venv.py FOLDER
+    python3 .ci/environment.py FOLDER
 
 Debian packs ensurepip apart from python3, in python3-venv. Where it is missing, pip's own wheel is
 fetched from the package index (PIP_INDEX_URL where that is set) and installs itself.
@@ -19,7 +19,9 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 VERSIONS = ((3, 11), (3, 13))
-WHEEL = re.compile(r'<a (?![^>]*yanked)[^>]*href="([^"]+)"[^>]*>\s*(pip-([\d.]+)-py3-none-any\.whl)<')
+WHEEL = re.compile(
+    r'<a (?![^>]*yanked)[^>]*href="([^"]+)"[^>]*>\s*(pip-([\d.]+)-py3-none-any\.whl)<'
+)
 
 
 def main(folder: Path) -> None:
