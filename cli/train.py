@@ -20,7 +20,7 @@ from wavediff.cli.status import ExitCode, reported
 if TYPE_CHECKING:
     from wavediff.plan import Contents
     from wavediff.recipe import Recipe
-    from wavediff.train import Event
+    from wavediff.training import Event
 
 EXAMPLES = """\b
 Examples:
@@ -111,8 +111,8 @@ def train(
     from wavediff.errors import TaskError
     from wavediff.model import export as exported
     from wavediff.recipe import to_toml
-    from wavediff.train import CHECKPOINT
-    from wavediff.train import train as run
+    from wavediff.training import CHECKPOINT
+    from wavediff.training import train as run
 
     quiet = quiet or os.environ.get("RANK", "0") != "0"
     given = {

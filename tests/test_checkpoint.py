@@ -251,3 +251,10 @@ def test_nothing_pickled_is_executed(tmp_path: Path) -> None:
     torch.save({"network.a": Trap(trace)}, path)
     refusal(path)
     assert not trace.exists()
+
+
+def test_file_has_the_mode_of_other_files(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    checkpoints.save(tmp_path / "a.safetensors", made())
+    assert (tmp_path / "a.safetensors").stat().st_mode == plain.stat().st_mode

