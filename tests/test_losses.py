@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wavediff import metrics
-from wavediff.losses import LossConfig, compressed_spectral, denoise_loss, limited_si_sdr
+from wavediff.losses import (
+    LossConfig,
+    compressed_spectral,
+    denoise_loss,
+    limited_si_sdr,
+    limited_snr,
+)
 from wavediff.transform import Transform
 
 SAMPLES = 4000
@@ -25,7 +31,7 @@ def sound(seed: int, batch: int = 3, level: float = 0.05) -> Tensor:
 
 def test_at_equality_only_the_limit_is_left() -> None:
     clean = sound(0)
-    expected = torch.full((3,), -CONFIG.si_sdr * CONFIG.si_sdr_limit)
+    expected = torch.full((3,), -(CONFIG.snr + CONFIG.si_sdr) * CONFIG.limit)
     torch.testing.assert_close(denoise_loss(clean, clean, CONFIG), expected, atol=1e-4, rtol=0)
     for window in CONFIG.windows:
         for part in compressed_spectral(clean, clean, window, CONFIG.compression):
@@ -94,11 +100,24 @@ def test_si_sdr_stops_at_its_limit() -> None:
     assert not limited_si_sdr(sound(1), torch.zeros(3, SAMPLES), 20.0).any()
 
 
+def test_snr_holds_the_level_and_si_sdr_does_not() -> None:
+    clean = sound(0)
+    half = limited_snr(clean / 2, clean, 60.0)
+    torch.testing.assert_close(half, torch.full((3,), 6.02), atol=0.01, rtol=0)
+    assert bool((limited_si_sdr(clean / 2, clean, 60.0) > 59).all())
+    noisy = clean + 0.1 * sound(1)
+    error = 10 * (clean.square().sum(1) / (0.1 * sound(1)).square().sum(1)).log10()
+    torch.testing.assert_close(limited_snr(noisy, clean, 60.0), error, atol=0.01, rtol=0)
+    assert not limited_snr(sound(1), torch.zeros(3, SAMPLES), 20.0).any()
+
+
 def test_weights_count() -> None:
     guess, clean = sound(0), sound(1)
-    off = {"magnitude": 0.0, "complex": 0.0, "si_sdr": 0.0}
+    off = {"magnitude": 0.0, "complex": 0.0, "si_sdr": 0.0, "snr": 0.0}
     parts = [denoise_loss(guess, clean, LossConfig(**off | {key: 1.0})) for key in off]
-    mixed = denoise_loss(guess, clean, LossConfig(magnitude=0.5, complex=2, si_sdr=0.1))
-    torch.testing.assert_close(mixed, 0.5 * parts[0] + 2 * parts[1] + 0.1 * parts[2])
+    mixed = denoise_loss(guess, clean, LossConfig(magnitude=0.5, complex=2, si_sdr=0.1, snr=0.3))
+    torch.testing.assert_close(
+        mixed, 0.5 * parts[0] + 2 * parts[1] + 0.1 * parts[2] + 0.3 * parts[3]
+    )
     assert not denoise_loss(guess, clean, LossConfig(**off)).any()
     assert math.isclose(float(parts[2][0]), -metrics.si_sdr(clean[0], guess[0]), abs_tol=0.15)

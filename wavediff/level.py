@@ -16,16 +16,14 @@ def gated_rms(source: Source) -> float:
     """
     frame = max(1, round(FRAME * source.rate))
     block = frame * 256  # five seconds
-    powers = []
+    # One tensor for all of it: many small ones that stay would keep the memory between them.
+    powers = torch.zeros(-(-source.samples // frame), dtype=torch.float64)
     for start in range(0, source.samples, block):
         stop = min(start + block, source.samples)
-        power = source.read(start, stop).double().pow(2).mean(0)
+        power = source.read(start, stop).double().square().mean(0)
         short = -power.shape[0] % frame
-        power = torch.nn.functional.pad(power, (0, short)).view(-1, frame).mean(-1)
-        power[-1] *= frame / (frame - short)  # the last frame is what there is of it
-        powers.append(power)
-    if not powers:
-        return 0.0
-    power = torch.cat(powers)
-    active = power[power > GATE * power.mean()]
+        means = torch.nn.functional.pad(power, (0, short)).view(-1, frame).mean(-1)
+        means[-1] *= frame / (frame - short)  # the last frame is what there is of it
+        powers[start // frame :][: len(means)] = means
+    active = powers[powers > GATE * powers.mean()]
     return float(active.mean().sqrt()) if active.numel() else 0.0

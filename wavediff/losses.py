@@ -23,9 +23,10 @@ class LossConfig(BaseModel):
     windows: tuple[Window, ...] = Field((256, 512, 1024), description="samples of each resolution")
     compression: float = Field(0.3, gt=0, le=1, description="power that magnitudes are raised to")
     magnitude: float = Field(1.0, ge=0, description="weight of the magnitudes' difference")
-    complex: float = Field(0.5, ge=0, description="weight of the complex difference")
-    si_sdr: float = Field(0.01, ge=0, description="weight of the SI-SDR, per dB")
-    si_sdr_limit: float = Field(30.0, gt=0, description="dB beyond which SI-SDR earns no more")
+    complex: float = Field(0.25, ge=0, description="weight of the complex difference")
+    snr: float = Field(0.01, ge=0, description="weight of the signal-to-noise ratio, per dB")
+    si_sdr: float = Field(0.0, ge=0, description="weight of the SI-SDR, per dB")
+    limit: float = Field(30.0, gt=0, description="dB beyond which either ratio earns no more")
 
 
 @functools.lru_cache(maxsize=8)
@@ -75,9 +76,19 @@ def limited_si_sdr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
     return torch.where(heard, 10 * torch.log10(signal / error), torch.zeros_like(signal))
 
 
+def limited_snr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
+    """Signal-to-noise ratio in dB with the same limit; unlike SI-SDR it holds the level; (batch,)."""
+    power = clean.pow(2).sum(-1)
+    error = (guess - clean).pow(2).sum(-1) + 10 ** (-limit / 10) * power + 1e-8
+    heard = power > 1e-6 * clean.shape[-1]
+    return torch.where(heard, 10 * torch.log10((power + 1e-8) / error), torch.zeros_like(power))
+
+
 def denoise_loss(guess: Tensor, clean: Tensor, config: LossConfig) -> Tensor:
-    """The loss of each item, (batch,): compressed spectra at several resolutions, and SI-SDR."""
-    total = -config.si_sdr * limited_si_sdr(guess, clean, config.si_sdr_limit)
+    """The loss of each item, (batch,): compressed spectra at several resolutions, and the ratio."""
+    total = -config.snr * limited_snr(guess, clean, config.limit)
+    if config.si_sdr:
+        total = total - config.si_sdr * limited_si_sdr(guess, clean, config.limit)
     for window in config.windows:
         magnitude, both = compressed_spectral(guess, clean, window, config.compression)
         total = total + (config.magnitude * magnitude + config.complex * both) / len(config.windows)

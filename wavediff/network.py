@@ -12,6 +12,7 @@ from wavediff.transform import Transform
 
 COMPRESSION = 0.3  # magnitudes enter the network to this power
 FLOOR = 1e-4  # of a magnitude, below which its phase and logarithm mean nothing
+MASK_UNIT = 1 / 32  # of the last layer: its weights come out at a size that Adam's steps suit
 FEATURES = 5  # of a bin: x and y, real and imaginary; the logarithm of y
 
 
@@ -154,8 +155,9 @@ class BandNet(nn.Module):
             nn.Linear(32, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels), nn.SiLU()
         )
         self.blocks = nn.ModuleList(Block(config, dilation) for dilation in config.dilations)
-        self.norm = nn.LayerNorm(channels)
-        self.leave = nn.Parameter(0.1 * torch.randn(count, channels, outputs) / math.sqrt(channels))
+        self.norm = nn.LayerNorm(channels, elementwise_affine=False)
+        self.leave = nn.Parameter(3 * torch.randn(count, channels, outputs) / math.sqrt(channels))
+        self.rest = nn.Parameter(torch.zeros(self.parts, 1, 1, bins))
 
     @property
     def parts(self) -> int:
@@ -211,7 +213,7 @@ class BandNet(nn.Module):
         out = torch.bmm(h.reshape(bands, -1, channels), self.leave)
         out = out.view(bands, batch, frames, self.parts, -1).permute(3, 1, 2, 0, 4)
         out = out.reshape(self.parts, batch, frames, -1).index_select(-1, self.scatter).float()
-        real, imaginary = out.chunk(2)
+        real, imaginary = (MASK_UNIT * out + self.rest).chunk(2)
         return torch.complex(real, imaginary)
 
     def _filter(self, masks: Tensor, x: Tensor, y: Tensor, energy: Tensor) -> Tensor:
