@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavediff.audio import ArraySource
 from wavediff.denoiser import Denoiser
-from wavediff.network import BandNet, NetworkConfig
+from wavediff.network import MASK_UNIT, BandNet, NetworkConfig
 from wavediff.path import Bridge, Diffusion, Path
 from wavediff.render import Rendered, Request
 from wavediff.samplers import SAMPLERS, Walk
@@ -29,7 +29,7 @@ def denoiser(path: Path | None = None) -> Denoiser:
     torch.manual_seed(1)
     network = BandNet(CONFIG)
     for name, parameter in network.named_parameters():
-        torch.nn.init.normal_(parameter, std=0.2 if name == "leave" else 0.4)
+        torch.nn.init.normal_(parameter, std=0.2 / MASK_UNIT if name == "leave" else 0.4)
     return Denoiser(network, path or Bridge(0.03, 2.6)).eval().requires_grad_(False)
 
 
