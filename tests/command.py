@@ -21,13 +21,9 @@ def attenuator(path: Path) -> Path:
     settings = recipe.parse({"rate": RATE, "network": NETWORK}, "the test")
     network = tasks.build(settings).network
     weights = network.state_dict()
-    weights["norm.weight"].zero_()
-    weights["norm.bias"].fill_(1)
     weights["leave"].zero_()
-    per_part = weights["leave"].unflatten(-1, (network.parts, -1))
     centre = network.config.taps // 2  # the real part of the tap on the frame itself
-    gain = 10 ** (-REDUCTION / 20) - 1  # added to the observation
-    per_part[:, :, centre] = gain / NETWORK["channels"]
+    weights["rest"].zero_()[centre] = 10 ** (-REDUCTION / 20) - 1  # added to the observation
     tensors = {f"network.{name}": tensor for name, tensor in weights.items()}
     facts = {"name": "attenuator", "summary": "makes all quieter", "licence": "CC0-1.0"}
     checkpoint.save(path, Checkpoint(settings, tensors, facts))

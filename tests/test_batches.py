@@ -1,5 +1,6 @@
 """Batches: the same from any number of processes, and their failures in words."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -75,8 +76,11 @@ def test_a_file_lost_on_the_way_is_one_clear_error(tmp_path: Path, workers: int)
 def children() -> set[int]:
     """The processes below this one."""
     tasks = Path(f"/proc/{os.getpid()}/task")
-    found = "".join(path.joinpath("children").read_text() for path in tasks.iterdir())
-    return {int(number) for number in found.split()}
+    found: set[int] = set()
+    for path in tasks.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found |= {int(number) for number in (path / "children").read_text().split()}
+    return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")

@@ -7,7 +7,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def test_the_minimal_example_learns_to_denoise() -> None:
-    scores = runpy.run_path(str(EXAMPLES / "minimal.py"))["main"](steps=100)
+    scores = runpy.run_path(str(EXAMPLES / "minimal.py"))["main"](steps=150)
     assert abs(scores["noisy"]) < 0.5
     assert scores["1 steps"] > scores["noisy"] + 4
     assert scores["4 steps"] > scores["noisy"] + 2.5

@@ -347,7 +347,7 @@ def test_weights_that_are_not_finite_are_never_saved(
 
 
 def test_a_learning_rate_that_is_far_too_high_ends_in_words(corpus: Path, tmp_path: Path) -> None:
-    made = recipe(corpus, steps=100, learning_rate=3.0, warmup=20, clip=1e9, save_every=2)
+    made = recipe(corpus, steps=100, learning_rate=100.0, warmup=20, clip=1e9, save_every=2)
     with pytest.raises(TrainingError, match=r"diverges|loss|gradient") as caught:
         list(train(made, tmp_path))
     assert "learning_rate" in caught.value.hint

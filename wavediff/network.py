@@ -106,19 +106,27 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         """(bands, batch, frames, channels) and the embedded time (batch, channels)."""
-        u = self.norm(h) + self.time(time)[:, None]
-        frames, far = u.shape[2], self.dilation
-        padded = F.pad(u, (0, 0, far, far))
-        taps = (padded[:, :, :frames], u, padded[:, :, 2 * far :])
-        gate, value = self.dilated(torch.cat(taps, -1)).chunk(2, -1)
-        h = h + self.out(torch.tanh(value) * torch.sigmoid(gate))
+        # Without a name, the largest tensors of all are gone as soon as they are used.
+        wide = self.dilated(_neighbours(self.norm(h) + self.time(time)[:, None], self.dilation))
+        h = h + self.out(_gated(wide))
         if self.squeeze is None or self.mix is None or self.expand is None:
             return h
-        bands, batch, _, _ = h.shape
+        bands, batch, frames, _ = h.shape
         s = self.squeeze(h).permute(1, 2, 0, 3).reshape(batch, frames, -1)
-        gate, value = self.mix(s).chunk(2, -1)
-        s = torch.tanh(value) * torch.sigmoid(gate)
-        return h + self.expand(s.view(batch, frames, bands, -1).permute(2, 0, 1, 3))
+        s = _gated(self.mix(s)).view(batch, frames, bands, -1)
+        return h + self.expand(s.permute(2, 0, 1, 3))
+
+
+def _neighbours(u: Tensor, distance: int) -> Tensor:
+    """Each frame between those `distance` before and after it: three times the channels."""
+    padded = F.pad(u, (0, 0, distance, distance))
+    return torch.cat((padded[:, :, : u.shape[2]], u, padded[:, :, 2 * distance :]), -1)
+
+
+def _gated(both: Tensor) -> Tensor:
+    """The second half of the channels through a gate that the first half moves."""
+    gate, value = both.chunk(2, -1)
+    return torch.tanh(value) * torch.sigmoid(gate)
 
 
 class BandNet(nn.Module):
