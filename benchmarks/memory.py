@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--random", action="store_true", help="a random network instead")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 60], help="of the input")
     parser.add_argument("--steps", type=int, default=1, help="network calls")
-    parser.add_argument("--block", type=float, default=30.0, help="seconds worked on at once")
+    parser.add_argument("--block", type=float, default=12.0, help="seconds worked on at once")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--of", nargs=2, metavar=("IN", "OUT"), help=argparse.SUPPRESS)
     given = parser.parse_args()

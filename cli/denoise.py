@@ -64,7 +64,7 @@ def denoise(
         typer.Option(
             min=1, metavar="SECONDS", help="Length of a block; shorter needs less memory."
         ),
-    ] = 30.0,
+    ] = 12.0,
     device: options.DeviceName = options.Device.AUTO,
     draw: Annotated[
         bool, typer.Option("--plot", help="Also draw spectrograms before and after, as PNG.")

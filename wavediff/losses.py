@@ -77,7 +77,7 @@ def limited_si_sdr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
 
 
 def limited_snr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
-    """Signal-to-noise ratio in dB with the same limit; unlike SI-SDR it holds the level; (batch,)."""
+    """Signal-to-noise ratio in dB with the same limit; it holds the level too; (batch,)."""
     power = clean.pow(2).sum(-1)
     error = (guess - clean).pow(2).sum(-1) + 10 ** (-limit / 10) * power + 1e-8
     heard = power > 1e-6 * clean.shape[-1]

@@ -10,7 +10,7 @@ from wavediff.denoiser import Denoiser
 from wavediff.noise import Noise, spectral_tilt
 from wavediff.samplers import SAMPLERS, Walk
 
-BLOCK_SECONDS = 30.0  # of a block: long enough that its halo costs little, small in memory
+BLOCK_SECONDS = 12.0  # of a block: long enough that its halo costs little, small in memory
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class DenoiseSettings:
     seed: int = 0
     mix: float = 1.0  # share of the denoised sound in the result, 0 to 1
     max_attenuation: float | None = None  # dB; noise is never taken down further
-    block_seconds: float = 30.0
+    block_seconds: float = 12.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
