@@ -1,4 +1,4 @@
-"""wavediff check: what is in recordings, and what a training on them would cost."""
+"""wavediff check: what is in recordings, what training on them would cost; what a mel is."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +8,10 @@ import typer
 
 from wavediff.cli import options
 from wavediff.cli.models import describe
-from wavediff.cli.output import count, duration, emit, table
+from wavediff.cli.output import complain, count, duration, emit, say, table
 from wavediff.cli.progress import Progress
 from wavediff.cli.status import ExitCode, reported
+from wavediff.errors import MelError
 
 if TYPE_CHECKING:
     from wavediff.recipe import Recipe
@@ -22,10 +23,13 @@ Examples:
   wavediff check speech/ noise/ --json
   wavediff check my-recordings/ --recipe mine.toml --set training.crop=1
   wavediff check runs/mine/checkpoint.safetensors
+  wavediff check mel.npy
 
 \b
 The speech-to-noise figure is an estimate: what sounds against the quietest
-tenth of it. The exit code is 1 only if nothing at all can be used.
+tenth of it. The exit code is 1 only if nothing at all can be used. Of mels
+(.npy, .npz, .pt, .safetensors) it is guessed which preset they are of, and on
+what scale their values are.
 """
 HEAD = ("rate", "ch", "length", "level", "clipped", "silent", "S/N", "up to", "file")
 MOST = 20  # files that are listed without -v
@@ -36,7 +40,7 @@ NAMED = 3  # files that are named for a problem
 def check(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATHS", help="Folders and files of audio, or a model."),
+        typer.Argument(metavar="PATHS", help="Folders and files of audio, a model, or mels."),
     ],
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Training to judge them for.")
@@ -57,9 +61,15 @@ def check(
     """Look for faults in recordings, and say what training would cost."""
     from wavediff import card, survey
     from wavediff.data import find
-    from wavediff.errors import DataError
+    from wavediff.errors import DataError, TaskError
     from wavediff.plan import resolve
 
+    mels = [path for path in paths if _is_mel(path)]
+    if mels and mels != paths:
+        raise TaskError(f"{mels[0]} is a mel, others are not", "check them one by one")
+    if mels:
+        _check_mels(mels, json, verbose)
+        return
     if len(paths) == 1 and card.is_model(paths[0]):
         found_card = card.read(paths[0])
         if json:
@@ -83,6 +93,49 @@ def check(
     else:
         _print(found, advice, cost, chosen, verbose)
     if not found.files:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _is_mel(path: Path) -> bool:
+    """Whether a file is meant as a mel: by its extension, a safetensors by not being a model."""
+    from safetensors import SafetensorError, safe_open
+
+    from wavediff.melfile import SUFFIXES
+
+    if path.suffix != ".safetensors":
+        return path.suffix.lower() in SUFFIXES
+    try:
+        with safe_open(path, "pt") as file:
+            return "wavediff" not in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def _check_mels(paths: list[Path], json: bool, verbose: bool) -> None:
+    """Say of each mel in each file what it probably is."""
+    from wavediff import melfile, melguess
+
+    failed = False
+    for path in paths:
+        try:
+            mels = melfile.read(path)
+        except MelError as error:
+            failed = True
+            complain(error.message, error.hint)
+            if json:
+                emit({"file": str(path), "error": error.message, "hint": error.hint})
+            continue
+        shown = mels if verbose or json else mels[:NAMED]
+        for name, mel in shown:
+            if json:
+                guesses = [one._asdict() for one in melguess.guess(mel)]
+                emit({"file": str(path), "mel": name, "shape": tuple(mel.shape), "is": guesses})
+                continue
+            print(f"{path}: {name}" if mels[1:] else path)
+            print("\n".join(f"  {line}" for line in melguess.describe(mel)))
+        if len(mels) > len(shown):
+            say(f"{path}: {len(mels) - len(shown)} more mels; -v shows all")
+    if failed:
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from wavediff import __version__
-from wavediff.cli import check, denoise, evaluate, models, train
+from wavediff.cli import check, denoise, evaluate, generate, models, train, vocode
 from wavediff.cli.status import ExitCode
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
     epilog="wavediff COMMAND --help tells more, with examples.",
 )
 app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
+app.command(epilog=vocode.EXAMPLES)(vocode.vocode)
+app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=check.EXAMPLES)(check.check)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
@@ -39,7 +41,8 @@ def wavediff(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Clean recordings with diffusion models, and train models on your own sounds."""
+    """Clean recordings, make sound of mel spectrograms, invent sounds, and train the models for
+    it."""
 
 
 def run() -> None:

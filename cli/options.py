@@ -23,6 +23,19 @@ ModelName = Annotated[
         "-m", "--model", metavar="MODEL", help="A model's name, file, or training folder."
     ),
 ]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o", "--output", metavar="OUT", help="Exactly this file; a folder for several inputs."
+    ),
+]
+Block = Annotated[
+    float,
+    typer.Option(min=1, metavar="SECONDS", help="Length of a block; shorter needs less memory."),
+]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out inputs whose output exists.")
+]
 Steps = Annotated[
     int, typer.Option("--steps", metavar="N", help="Network calls, each as long as the first.")
 ]

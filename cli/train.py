@@ -27,14 +27,18 @@ Examples:
   wavediff train my-speech/ --noise my-noise/ -o runs/mine
   wavediff train my-speech/ --init denoise-16k --max-minutes 30
   wavediff train --noisy noisy/ --clean clean/ --set training.crop=1.5
+  wavediff train my-voices/ --task vocode --max-minutes 60
+  wavediff train my-drums/ --init drums-44k --max-minutes 5 -o runs/mine
+  wavediff train my-drums/ --task classify --export judge.safetensors
   wavediff train my-speech/ --dry-run > mine.toml
   wavediff train my-speech/ --recipe mine.toml --export mine.safetensors
   torchrun --nproc-per-node 2 --no-python wavediff train my-speech/
 
 \b
-Noise is mixed into the clean recordings of FOLDERS on the fly; folders may
-hold any mixture of rates, lengths and formats. Ctrl-C stops after the current
-step and saves; the same command goes on from there.
+Folders may hold any mixture of rates, lengths and formats. For denoise, noise
+is mixed into them on the fly; for generate and classify, sub-folders are
+labels. Ctrl-C stops after the current step and saves; the same command goes
+on from there.
 """
 NEWS_SECONDS = 30.0  # between lines where there is no terminal
 
@@ -43,20 +47,27 @@ class Task(StrEnum):
     """What a model can be trained for."""
 
     DENOISE = "denoise"
+    VOCODE = "vocode"
+    GENERATE = "generate"
+    CLASSIFY = "classify"
+
+
+RECIPES = {Task.DENOISE: None, Task.VOCODE: "vocode-22k", Task.GENERATE: "drums-44k"}
 
 
 @reported
 def train(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FOLDERS", help="Folders of clean recordings."),
+        typer.Argument(metavar="FOLDERS", help="Folders of recordings, clean ones."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Settings: a name, or a TOML file.")
     ] = None,
     task: Annotated[
-        Task, typer.Option(metavar="TASK", help="What the model is for: denoise.")
-    ] = Task.DENOISE,
+        Task | None,
+        typer.Option(metavar="TASK", help="denoise, vocode, generate, or classify as a judge."),
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Begin from this model, and take its network."),
@@ -115,9 +126,13 @@ def train(
     from wavediff.training import train as run
 
     quiet = quiet or os.environ.get("RANK", "0") != "0"
+    if task is Task.CLASSIFY:
+        _classify(folders or [], export, steps, max_minutes, seed or 0, force, quiet)
+        return
+    if recipe is None and init is None and task is not None:
+        recipe = RECIPES[task]
     given = {
-        "task": task.value,
-        "data.speech": list(map(str, folders or ())),
+        "data.sounds": list(map(str, folders or ())),
         "data.noise": list(map(str, noise or ())),
         "data.rooms": rooms and str(rooms),
         "data.noisy": noisy and str(noisy),
@@ -128,6 +143,10 @@ def train(
         "training.seed": seed,
     }
     chosen = plan.resolve(recipe, init, given, set_ or ())
+    if task is not None and chosen.task != task.value:
+        raise TaskError(
+            f"{init or recipe} is for {chosen.task}, not for {task.value}", "leave out --task"
+        )
     folder = output or plan.run_folder(chosen)
     if dry_run:
         print(to_toml(chosen), end="")
@@ -158,7 +177,33 @@ def train(
     if export and os.environ.get("RANK", "0") == "0":
         save(export, exported(load(folder / CHECKPOINT), {"name": export.stem}))
         say(f"exported to {export}", quiet)
-    say(f"use it: wavediff denoise -m {shlex.quote(str(export or folder))} FILE", quiet)
+    file = "" if chosen.command == "generate" else " FILE"
+    say(f"use it: wavediff {chosen.command} -m {shlex.quote(str(export or folder))}{file}", quiet)
+
+
+def _classify(
+    folders: list[Path],
+    export: Path | None,
+    steps: int | None,
+    minutes: float | None,
+    seed: int,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """A judge of generated sounds: it tells the sub-folders of FOLDERS apart."""
+    from wavediff.classifier import STEPS, save, train_classifier
+    from wavediff.errors import TaskError
+
+    target = export or Path("classifier.safetensors")
+    if target.exists() and not force:
+        raise TaskError(f"{target} exists", "-f overwrites")
+    with Progress("training", quiet) as bar:
+        for event in train_classifier(folders, steps=steps or STEPS, minutes=minutes, seed=seed):
+            bar.update(event.progress, f"loss {event.loss:.3f}")
+            if event.classifier is not None:
+                save(target, event.classifier)
+                say(f"{event.accuracy:.1%} of held-out sounds are told rightly", quiet)
+    say(f"use it: wavediff evaluate --classifier {shlex.quote(str(target))} …", quiet)
 
 
 class _News:
@@ -180,7 +225,7 @@ class _News:
         line = f"step {event.step}, loss {event.loss:.4f}{speed}"
         bar.update(event.progress, line)
         if event.validation is not None:
-            say(f"{line}; validation {_validation(event)}", self._quiet)
+            say(f"{line}; validation {event.validation.table() or 'drawn'}", self._quiet)
         elif not bar.shown and time.monotonic() - self._said > NEWS_SECONDS:
             gained = event.progress - self._last[1]
             left = (1 - event.progress) * seconds / gained if gained > 0 else 0.0
@@ -188,13 +233,6 @@ class _News:
         else:
             return
         self._said = time.monotonic()
-
-
-def _validation(event: "Event") -> str:
-    scores = event.validation
-    assert scores is not None
-    estoi = f", ESTOI {scores.estoi:.3f}" if scores.estoi == scores.estoi else ""
-    return f"SI-SDR {scores.si_sdr:.2f} dB{estoi}"
 
 
 def _facts(event: "Event") -> dict[str, object]:
@@ -207,7 +245,7 @@ def _facts(event: "Event") -> dict[str, object]:
         "skipped": event.skipped,
         "saved": event.saved,
         **asdict(event.detail),
-        **({"si_sdr": scores.si_sdr, "estoi": scores.estoi} if scores else {}),
+        **(scores.scores if scores else {}),
     }
 
 
@@ -219,5 +257,5 @@ def _describe(part: "Contents", quiet: bool) -> None:
 
 
 def _say_noise(recipe: "Recipe", quiet: bool) -> None:
-    if recipe.data.speech and not recipe.data.noise:
+    if recipe.data.sounds and not recipe.data.noise:
         say("no noise is named: only synthetic noise is mixed in; --noise DIR adds yours", quiet)

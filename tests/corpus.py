@@ -60,7 +60,7 @@ def recipe(corpus: Path, **training: Any) -> Recipe:
         "path": {},
         "loss": {"windows": (64, 256)},
         "mixture": {},
-        "data": {"speech": [corpus / "speech"], "noise": [corpus / "noise"]},
+        "data": {"sounds": [corpus / "speech"], "noise": [corpus / "noise"]},
         "training": {"crop": 0.5, "batch": 4, "steps": 12, "warmup": 4, "precision": "fp32"},
     }
     for key, value in training.items():

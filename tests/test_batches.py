@@ -124,6 +124,6 @@ def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable audio"):
         batches.prepare(recipe(tmp_path))
     with pytest.raises(DataError, match="no folder"):
-        batches.prepare(recipe(tmp_path, data__speech=[]))
+        batches.prepare(recipe(tmp_path, data__sounds=[]))
     with pytest.raises(DataError, match="noise is not there"):
         batches.prepare(recipe(make(tmp_path), data__noise=[tmp_path / "noise" / "noise"]))

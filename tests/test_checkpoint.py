@@ -29,7 +29,7 @@ def made(seed: int = 0) -> Checkpoint:
         "first.a": torch.randn(4, 3, generator=draw).T,  # not contiguous
         "count": torch.arange(3),
     }
-    recipe = recipes.parse({"rate": 8000, "data": {"speech": "häuser"}}, "the test")
+    recipe = recipes.parse({"rate": 8000, "data": {"sounds": "häuser"}}, "the test")
     return Checkpoint(recipe, tensors, {"step": seed, "seconds": 0.1, "licence": "CC-0 ☺"})
 
 

@@ -33,8 +33,8 @@ def test_a_dry_run_prints_a_recipe_and_trains_nothing(sounds: Path, tmp_path: Pa
     settings = tomllib.loads(result.stdout)
     assert settings["training"]["crop"] == 0.25
     assert settings["training"]["steps"] == 7
-    assert settings["data"]["speech"] == [str(sounds / "speech")]
-    assert "speech: 2 files, 4.0 s, 1 file broken" in result.stderr
+    assert settings["data"]["sounds"] == [str(sounds / "speech")]
+    assert "sounds: 2 files, 4.0 s, 1 file broken" in result.stderr
     assert not tree(tmp_path)
     again = tmp_path / "again.toml"
     again.write_text(result.stdout, "utf-8")

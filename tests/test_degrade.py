@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from corpus import voice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -187,6 +188,60 @@ def test_silence_has_no_level_and_stays_silent() -> None:
     assert degrade.active_level(np.ones(3, np.float32), RATE) == 1  # shorter than a frame
 
 
+def lag(original: np.ndarray, sound: np.ndarray) -> int:
+    """By how many samples `sound` comes later."""
+    size = 2 * len(original)
+    cross = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(original, size).conj(), size)
+    return (int(cross.argmax()) + size // 2) % size - size // 2
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 24_000, 44_100])
+@pytest.mark.parametrize("codec", degrade.CODECS, ids=lambda codec: f"{codec[1]}-{codec[2]}")
+def test_a_codec_changes_a_sound_but_neither_its_time_nor_its_length(
+    codec: degrade.Codec, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if degrade.codec_delay(codec, rate) is None:
+        pytest.skip(f"libsndfile does not write {codec[1]} at {rate} Hz")
+    monkeypatch.setattr(degrade, "CODECS", (codec,))
+    sound = voice(1, 1.03, rate) + 0.01 * white(int(1.03 * rate))
+    coded = degrade.through_codec(draws(0), sound, rate)
+    assert coded.shape == sound.shape
+    assert coded.dtype == np.float32
+    assert abs(lag(sound, coded)) <= 1
+    changed = 10 * math.log10(((coded - sound) ** 2).sum() / (sound**2).sum())
+    assert -40 < changed < -5
+    assert np.array_equal(coded, degrade.through_codec(draws(0), sound, rate))
+
+
+def test_the_delay_of_a_low_bit_rate_is_found() -> None:
+    codec = ("MP3", "MPEG_LAYER_III", 0.95)
+    delay = degrade.codec_delay(codec, RATE)
+    if delay is None:
+        pytest.skip("libsndfile does not write MP3")
+    sound = degrade.apply_response(white(), degrade.low_pass(RATE // 2 + 1, RATE, 2000))
+    decoded = degrade.encode(sound, RATE, codec)
+    assert delay == lag(sound, decoded[: len(sound)])
+    assert len(decoded) >= len(sound) + delay
+
+
+@pytest.mark.parametrize("samples", [1, 2, 63, 1000])
+def test_short_and_loud_sounds_pass_through_codecs(samples: int) -> None:
+    for seed in range(40):
+        coded = degrade.through_codec(draws(seed), 30 * white(samples), RATE)
+        assert coded.shape == (samples,)
+        assert np.isfinite(coded).all()
+        assert np.abs(coded).max() < 4  # cut off at full scale before
+
+
+def test_what_the_library_does_not_write_leaves_the_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sound = white()
+    monkeypatch.setattr(degrade, "CODECS", (("OGG", "OPUS", 0.9), ("MP3", "PCM_16", None)))
+    for seed in range(4):  # Opus knows no such rate, and MP3 no such subtype
+        assert degrade.through_codec(draws(seed), sound, 11_000) is sound
+
+
 def test_the_seed_alone_decides() -> None:
     sound = white(4000)
     functions = (
@@ -195,6 +250,7 @@ def test_the_seed_alone_decides() -> None:
         lambda rng: degrade.coloured_noise(rng, 4000),
         lambda rng: degrade.hum(rng, 4000, RATE),
         lambda rng: degrade.modulate(rng, sound, RATE),
+        lambda rng: degrade.through_codec(rng, sound, RATE),
     )
     for function in functions:
         assert np.array_equal(function(draws(7)), function(draws(7)))

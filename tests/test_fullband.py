@@ -72,6 +72,21 @@ def test_suppression_follows_time() -> None:
     assert out[:, gone].abs().max() < 2e-3
 
 
+def test_suppression_does_not_flutter_from_frame_to_frame() -> None:
+    """A drop-out of one frame in the band below is no hole in the band above."""
+    rate, samples = 48_000, 24_000
+    generator = torch.Generator().manual_seed(0)
+    source = ArraySource(0.1 * torch.randn(1, samples, generator=generator), rate)
+    observed = resampled(source, MODEL)
+    audio = observed.read(0, observed.samples)
+    audio[:, 16 * 256 - 256 : 16 * 256 + 256] = 0
+    out = FullBand(source, observed, ArraySource(audio, MODEL), 0.0).read(0, samples)
+    hole = slice(3 * (16 * 256 - 40), 3 * (16 * 256 + 40))
+    above = source.audio - resampled(observed, rate).read(0, samples)
+    left = out[:, hole].square().sum() / above[:, hole].square().sum()
+    assert 0.1 < float(left) < 0.7
+
+
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("dry", [0.0, 0.25])
 def test_blocks_are_the_whole(rate: int, dry: float) -> None:

@@ -20,12 +20,15 @@ TREES = {name: ast.parse(file.read_text("utf-8")) for name, file in MODULES.item
 # Modules import those of their own floor, without circles, and of the floors above; none below.
 HOUSE = {
     "what sound is": "errors audio resample writer transform noise level fullband background",
+    "what a mel is": "mel phase melfile melguess",
     "how it is judged": "metrics",
-    "one denoiser, sampled exactly": "network path denoiser samplers render",
-    "what it learns from": "data degrade mixtures losses",
-    "what is trained for what": "recipe checkpoint tasks model card",
-    "how it is trained": "batches trainer validation logs training plan",
-    "what is done with files": "jobs files evaluation survey plot",
+    "one denoiser, sampled exactly": "network prior path denoiser samplers render",
+    "around the denoiser": "vocoding generating published",
+    "what it learns from": "data degrade mixtures losses labelled crops",
+    "what is trained for what": "recipe checkpoint published_import tasks model card",
+    "how it is trained": "batches objective optimizers trainer validation logs training plan",
+    "who judges what is invented": "classifier likeness",
+    "what is done with files": "loop given jobs files evaluation survey plot",
 }
 FLOOR = {
     module: floor for floor, modules in enumerate(HOUSE.values()) for module in modules.split()

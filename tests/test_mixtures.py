@@ -28,6 +28,7 @@ PLAIN: dict[str, Any] = {  # only speech and noise from files, as they are
     "modulated": 0,
     "band_limit": 0,
     "clipping": 0,
+    "codec": 0,
 }
 
 
@@ -194,12 +195,34 @@ def test_band_limits_and_clipping(clips: tuple[Clips, Clips]) -> None:
     assert 0.01 < float(shares.max()) < 0.11
 
 
+def test_codecs_have_their_share_and_change_nothing_else(clips: tuple[Clips, Clips]) -> None:
+    noisy, clean = mixtures(clips, codec=0).batch(0, range(80))
+    some, same = mixtures(clips, codec=0.3).batch(0, range(80))
+    assert torch.equal(same, clean)
+    coded = (some != noisy).any(1)
+    # One of the ten may be one that the library does not write.
+    assert 0.2 - 4 * math.sqrt(0.2 / 80) < float(coded.float().mean()) < 0.3 + 0.2
+    again, _ = mixtures(clips, codec=0.3).batch(0, range(80))
+    assert torch.equal(some, again)
+
+
+def test_a_coded_voice_stays_in_time(clips: tuple[Clips, Clips]) -> None:
+    noisy, clean = mixtures(clips, **PLAIN | {"clean": 1, "codec": 1}).batch(0, range(40))
+    changed = 0
+    for mixed, target in zip(noisy, clean, strict=True):
+        size = len(mixed) + len(target)
+        assert (lag(mixed, target) + 1) % size <= 2
+        changed += not torch.equal(mixed, target)
+    assert changed > 20
+
+
 KINDS = {
     "babble": {"babble": 1},
     "coloured": {"babble": 0, "coloured": 1},
     "modulated": {"modulated": 1},
     "everything": {
-        key: 1 for key in ("room", "band_limit", "clipping", "modulated", "clean", "noise_only")
+        key: 1
+        for key in ("room", "band_limit", "clipping", "codec", "modulated", "clean", "noise_only")
     },
 }
 

@@ -170,7 +170,7 @@ def make(name: str, model: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(models.locate(models.names()[0]), path)
     elif path.suffix == ".toml":
-        path.write_text(recipes.to_toml(recipes.load(recipes.names()[0], ["data.speech=[]"])))
+        path.write_text(recipes.to_toml(recipes.load(recipes.names()[0], ["data.sounds=[]"])))
     elif path.suffix:
         record(Path(name.replace("**", "one").replace("*", "take")), "italian-man")
     else:

@@ -98,8 +98,8 @@ REFUSED = [
     ("loss.windows", "[0]"),
     ("path.at_start", "2"),
     ("data.balance", "-0.1"),
-    ("data.speech", "[1]"),
-    ("data.speech", '[""]'),
+    ("data.sounds", "[1]"),
+    ("data.sounds", '[""]'),
     ("data.rooms", '""'),
     ("data.noisy", '"noisy"'),  # without its other side
     ("data.validation_clean", '"clean"'),
@@ -129,8 +129,8 @@ SET = [
     ("data.rooms=C:\\new\\rooms", "data", "rooms", Path("C:\\new\\rooms")),
     ("data.rooms=a=b", "data", "rooms", Path("a=b")),
     ("data.rooms=2026-01-31", "data", "rooms", Path("2026-01-31")),
-    ("data.speech=speech", "data", "speech", (Path("speech"),)),
-    ('data.speech=["a", "b c"]', "data", "speech", (Path("a"), Path("b c"))),
+    ("data.sounds=speech", "data", "sounds", (Path("speech"),)),
+    ('data.sounds=["a", "b c"]', "data", "sounds", (Path("a"), Path("b c"))),
     ("training.max_minutes=0.5", "training", "max_minutes", 0.5),
     ("training.steps=", "training", "steps", 100_000),  # back to the default
 ]
@@ -190,7 +190,7 @@ SCALARS = (
     | st.sampled_from(["fp32", "denoise", "bridge", "", "nan"])
 )
 VALUES = SCALARS | st.lists(SCALARS, max_size=3)
-SECTIONS = [name for name in Recipe.model_fields if name not in ("task", "rate")]
+SECTIONS = [name for name in Recipe.model_fields if name not in ("task", "rate", "mel")]
 
 
 @settings(max_examples=150, deadline=None)
@@ -240,7 +240,7 @@ def test_toml_and_json_read_back_equal(
 ) -> None:
     made = recipes.parse(
         {
-            "data": {"speech": speech, "rooms": rooms},
+            "data": {"sounds": speech, "rooms": rooms},
             "training": {"learning_rate": rate, "seed": seed},
         },
         "it",
@@ -254,13 +254,22 @@ def test_a_path_that_is_no_text_is_refused() -> None:
         Recipe.model_validate({"data": {"rooms": Path("rooms\udcff")}})
 
 
-def test_toml_shows_every_setting_and_says_what_it_is() -> None:
-    lines = recipes.to_toml(Recipe()).splitlines()
-    for key in KEYS:
-        name = key.rpartition(".")[2]
-        line = next(line for line in lines if line.startswith((f"{name} =", f"# {name} is not")))
+@pytest.mark.parametrize("name", ["denoise-16k", "vocode-22k", "drums-44k", "diffwave-22k"])
+def test_toml_shows_every_setting_of_the_task_and_says_what_it_is(name: str) -> None:
+    recipe = recipes.load(name)
+    lines = recipes.to_toml(recipe).splitlines()
+    sections = ("", *recipe.sections())
+    mine = [key for key in KEYS if key.rpartition(".")[0] in sections]
+    for key in mine:
+        last = key.rpartition(".")[2]
+        line = next(line for line in lines if line.startswith((f"{last} =", f"# {last} is not")))
         assert len(line.rpartition("  # ")[2]) > 5
-    assert len([line for line in lines if "  # " in line]) == len(KEYS)
+    assert len([line for line in lines if "  # " in line]) == len(mine)
+
+
+def test_a_setting_that_the_task_does_not_have_is_refused(tmp_path: Path) -> None:
+    error = refusal(from_text, "vocode.steps = 4\n", tmp_path)
+    assert "the task denoise has no section vocode" in error.message
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in ROOT.glob("recipes/*.toml")))

@@ -14,7 +14,8 @@ from wavediff.network import NetworkConfig
 from wavediff.path import Bridge
 from wavediff.recipe import Recipe
 from wavediff.samplers import SAMPLERS
-from wavediff.tasks import LEVEL, DenoiseSettings, build, denoise, gain
+from wavediff.level import LEVEL, gain
+from wavediff.tasks import DenoiseSettings, build, denoise
 
 RATE = 16_000
 CPU = torch.device("cpu")

@@ -82,7 +82,7 @@ def test_it_learns_to_denoise(corpus: Path, tmp_path: Path) -> None:
     )
     events = list(train(made, tmp_path / "run"))
     (untouched,) = train(recipe(corpus, steps=1, learning_rate=1e-9, **pairs), tmp_path / "none")
-    scores = [event.validation.si_sdr for event in (untouched, *events) if event.validation]
+    scores = [event.validation.scores["si_sdr"] for event in (untouched, *events) if event.validation]
     assert len(scores) == 3
     assert scores[2] > scores[0] + 2  # dB
     losses = [event.loss for event in events]
@@ -99,7 +99,7 @@ def test_it_says_what_happens(whole: tuple[Path, list[Event]], corpus: Path) -> 
     assert all(event.loss == event.detail.loss for event in events)
     assert [event.saved for event in events] == [None] * 11 + [folder / CHECKPOINT]
     assert events[-1].validation is not None
-    assert math.isfinite(events[-1].validation.si_sdr)
+    assert math.isfinite(events[-1].validation.scores["si_sdr"])
     assert recipes.load(folder / RECIPE) == recipe(corpus) == saved(folder).recipe
     assert [line["step"] for line in lines(folder)] == list(range(1, 13))
     assert [line["loss"] for line in lines(folder)] == [event.loss for event in events]
@@ -370,7 +370,7 @@ def test_a_folder_that_cannot_be_written_is_refused(corpus: Path, tmp_path: Path
         next(train(recipe(corpus), tmp_path / "file"))
     assert caught.value.hint
     with pytest.raises(DataError):
-        next(train(recipe(corpus, data__speech=[tmp_path / "nowhere"]), tmp_path / "new"))
+        next(train(recipe(corpus, data__sounds=[tmp_path / "nowhere"]), tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 
 

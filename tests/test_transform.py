@@ -11,13 +11,14 @@ from wavediff.transform import Transform
 HALF = [Transform(2, 1), Transform(64, 32), Transform(512, 256), Transform(90, 45)]
 QUARTER = [Transform(8, 2), Transform(64, 16), Transform(1024, 256)]
 EIGHTH = [Transform(64, 8)]
+HANN = [Transform(64, 32, 1.0), Transform(64, 16, 1.0), Transform(1024, 256, 1.0)]
 
 
 def noise(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(shape[-1])) * 2 - 1
 
 
-@pytest.mark.parametrize("transform", HALF + QUARTER + EIGHTH, ids=str)
+@pytest.mark.parametrize("transform", HALF + QUARTER + EIGHTH + HANN, ids=str)
 def test_synthesis_gives_back_what_was_analysed(transform: Transform) -> None:
     @settings(max_examples=40, deadline=None)
     @given(st.integers(1, 5 * transform.window))
@@ -31,7 +32,7 @@ def test_synthesis_gives_back_what_was_analysed(transform: Transform) -> None:
     check()
 
 
-@pytest.mark.parametrize("transform", HALF + QUARTER, ids=str)
+@pytest.mark.parametrize("transform", HALF + QUARTER + HANN, ids=str)
 @pytest.mark.parametrize("frame", [0, 3, 9])
 def test_a_frame_is_centred_on_its_number_times_the_hop(transform: Transform, frame: int) -> None:
     impulse = torch.zeros(1, 9 * transform.hop + 1)
@@ -49,14 +50,16 @@ def test_a_frame_is_centred_on_its_number_times_the_hop(transform: Transform, fr
             torch.testing.assert_close(magnitude[other], magnitude[mirrored])
 
 
-@pytest.mark.parametrize("transform", HALF + QUARTER, ids=str)
+@pytest.mark.parametrize("transform", HALF + QUARTER + HANN, ids=str)
 def test_a_shift_by_a_hop_is_a_shift_by_a_frame(transform: Transform) -> None:
     audio = noise(1, 20 * transform.hop)
     later = torch.cat((torch.zeros(1, transform.hop), audio), 1)
     torch.testing.assert_close(transform.analyse(later)[:, 1:], transform.analyse(audio))
 
 
-@pytest.mark.parametrize("transform", [Transform(64, 32), Transform(64, 16)], ids=str)
+@pytest.mark.parametrize(
+    "transform", [Transform(64, 32), Transform(64, 16), Transform(64, 16, 1.0)], ids=str
+)
 def test_what_a_frame_says_stays_under_its_window(transform: Transform) -> None:
     spectrum = torch.zeros(1, 21, transform.bins, dtype=torch.complex64)
     spectrum[0, 10] = torch.complex(noise(transform.bins), noise(transform.bins + 1)[1:])
@@ -65,6 +68,34 @@ def test_what_a_frame_says_stays_under_its_window(transform: Transform) -> None:
     assert sound[middle - half : middle + half].abs().max() > 0.01
     assert not sound[: middle - half + 1].any()
     assert not sound[middle + half :].any()
+
+
+def test_without_a_power_the_window_is_the_root_of_hann() -> None:
+    root = torch.hann_window(64, periodic=True).sqrt()
+    assert torch.equal(Transform(64, 16).taper(root.device), root)
+    assert torch.equal(Transform(64, 16, 0.5).taper(root.device), root)
+
+
+def test_the_first_power_gives_the_frames_of_torch() -> None:
+    audio = noise(2, 4096)
+    spectrum = torch.stft(
+        audio, 1024, 256, window=torch.hann_window(1024), pad_mode="constant", return_complex=True
+    )
+    ours = Transform(1024, 256, 1.0).analyse(audio)
+    torch.testing.assert_close(ours, spectrum.mT, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", QUARTER + HANN, ids=str)
+def test_synthesis_is_the_nearest_sound_to_any_spectrum(transform: Transform) -> None:
+    """Its own spectrum is then a projection: what is left over is orthogonal to every sound's."""
+    samples = 6 * transform.window
+    shape = 1, transform.frames(samples), transform.window
+    spectrum = torch.fft.rfft(noise(*shape).double())
+    found = transform.analyse(transform.synthesise(spectrum, samples))
+    left = torch.fft.irfft(spectrum - found, transform.window)
+    other = torch.fft.irfft(transform.analyse(noise(1, samples).double()), transform.window)
+    assert left.norm() > 0.1 * other.norm()
+    assert abs(float((left * other).sum())) < 1e-5 * float(left.norm() * other.norm())
 
 
 def test_a_window_first_made_while_rendering_can_be_trained_with() -> None:

@@ -1,4 +1,4 @@
-"""What the world does to a sound: rooms, noise, filters, levels, clipping.
+"""What the world does to a sound: rooms, noise, filters, levels, clipping, codecs.
 
 Every function takes its randomness from a numpy generator, so that a batch is a pure function of
 its seed, and sounds as float32 arrays (samples,). NumPy and not torch, because its results do not
@@ -6,11 +6,27 @@ depend on the number of threads, and because its transforms of one sound are fas
 """
 
 import functools
+import io
 import math
 
 import numpy as np
+import soundfile as sf
 
 Sound = np.ndarray  # (samples,) float32
+Codec = tuple[str, str, float | None]  # soundfile's format, subtype and compression level, 0 to 1
+
+CODECS: tuple[Codec, ...] = (
+    ("OGG", "VORBIS", 0.7),  # at 16 kHz 46, 39 and 32 kbit/s
+    ("OGG", "VORBIS", 0.9),
+    ("OGG", "VORBIS", 1.0),
+    ("OGG", "OPUS", 0.92),  # at any rate 26, 16 and 11 kbit/s
+    ("OGG", "OPUS", 0.96),
+    ("OGG", "OPUS", 0.98),
+    ("MP3", "MPEG_LAYER_III", 0.8),  # at 16 kHz 40, 24 and 16 kbit/s
+    ("MP3", "MPEG_LAYER_III", 0.9),
+    ("MP3", "MPEG_LAYER_III", 0.95),
+    ("WAV", "ULAW", None),  # the 8 bits of a telephone
+)
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -151,6 +167,63 @@ def clip_peaks(sound: Sound, share: float) -> Sound:
     place = int((1 - share) * (len(sound) - 1))
     limit = np.partition(np.abs(sound), place)[place]
     return sound.clip(-limit, limit)
+
+
+def through_codec(rng: np.random.Generator, sound: Sound, rate: int) -> Sound:
+    """(samples,) after one of `CODECS`, in time; as it was where the one drawn is not to be had.
+
+    That is so for all sounds of a rate or for none: the installed libsndfile may not write the
+    format, and Opus and MP3 know few rates.
+    """
+    codec = CODECS[int(rng.integers(len(CODECS)))]
+    delay = codec_delay(codec, rate)
+    if delay is None:
+        return sound
+    decoded = encode(sound, rate, codec)[delay:][: len(sound)]
+    return np.pad(decoded, (0, len(sound) - len(decoded)))
+
+
+def encode(sound: Sound, rate: int, codec: Codec) -> Sound:
+    """(samples,) encoded and decoded: the codec's delay may come before, and padding after it.
+
+    Peaks beyond full scale are cut off. Raises soundfile's errors.
+    """
+    form, subtype, level = codec
+    file = io.BytesIO()
+    with sf.SoundFile(
+        file,
+        "w",
+        rate,
+        1,
+        subtype,
+        format=form,
+        compression_level=level,
+        bitrate_mode="CONSTANT" if form == "MP3" else None,
+    ) as encoder:
+        encoder.write(sound.clip(-1, 1))
+    file.seek(0)
+    decoded: np.ndarray = sf.read(file, dtype="float32")[0]
+    return decoded
+
+
+@functools.cache
+def codec_delay(codec: Codec, rate: int) -> int | None:
+    """Samples by which a decoded sound lies behind its original; None if it cannot be encoded.
+
+    Most decoders take their delay off. MP3 has no room to tell it at a low bit rate.
+    """
+    if not sf.check_format(*codec[:2]):
+        return None
+    probe = np.random.default_rng(0).standard_normal(rate // 2, np.float32)
+    probe = apply_response(probe, low_pass(rate // 4 + 1, rate, rate / 8))
+    probe *= 0.1 / rms(probe)
+    try:
+        decoded = encode(probe, rate, codec)
+    except sf.SoundFileError:  # not at this rate
+        return None
+    size = fast_length(len(probe) + len(decoded))
+    cross = np.fft.irfft(np.fft.rfft(decoded, size) * np.fft.rfft(probe, size).conj(), size)
+    return int(cross[: size // 2].argmax())
 
 
 def rms(sound: Sound) -> float:

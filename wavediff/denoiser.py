@@ -5,12 +5,13 @@ from torch import Tensor, nn
 
 from wavediff.network import BandNet
 from wavediff.path import Path
+from wavediff.prior import PriorNet
 
 
 class Denoiser(nn.Module):
     """Answers with its best guess of the clean sound, given a state of a path."""
 
-    def __init__(self, network: BandNet, path: Path) -> None:
+    def __init__(self, network: BandNet | PriorNet, path: Path) -> None:
         super().__init__()
         self.network = network
         self.path = path
@@ -21,12 +22,21 @@ class Denoiser(nn.Module):
         return self.network.receptive_field
 
     @property
+    def reach(self) -> int:
+        """The same of a step, with what the path does beside the call."""
+        return self.network.receptive_field + self.path.reach
+
+    @property
     def hop(self) -> int:
         """Samples on whose multiples a block must begin."""
         return self.network.hop
 
-    def forward(self, x: Tensor, observation: Tensor, t: Tensor) -> Tensor:
-        """State and observation (batch, samples) at times t (batch,): a guess (batch, samples)."""
-        skip, out, scale, code = (factor[:, None] for factor in self.path.precondition(t))
-        answer = self.network(scale * x, observation, code[:, 0])
+    def forward(self, x: Tensor, observation: Tensor | None, t: Tensor, *known: Tensor) -> Tensor:
+        """The guess, shaped like the state `x` (batch, …), at times t (batch,).
+
+        The network decides what the observation is, and what else must be known: a mel.
+        """
+        skip, out, scale, code = self.path.precondition(t)
+        skip, out, scale = (f.view(-1, *(1,) * (x.ndim - 1)) for f in (skip, out, scale))
+        answer = self.network(scale * x, observation, code, *known)
         return skip * x + out * answer.to(torch.float32)

@@ -24,6 +24,10 @@ class RecipeError(WavediffError):
     """A recipe that cannot be understood."""
 
 
+class MelError(WavediffError):
+    """A mel spectrogram that cannot be read, or is not of the kind that is needed."""
+
+
 class CheckpointError(WavediffError):
     """A checkpoint that is damaged, foreign, or of another task."""
 

@@ -2,15 +2,20 @@
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from wavediff.data import EXTENSIONS, find
+from wavediff.data import EXTENSIONS
 from wavediff.errors import DataError, TaskError
+from wavediff.melfile import SUFFIXES
 from wavediff.writer import CONTAINERS
 
 PIPE = "-"  # standard input or output
+
+Parts = Callable[[str], list[str]]  # the names of the mels in a file
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class Job:
 
     source: str
     target: str
+    part: str = ""  # the name of one of several mels in the source
 
     @property
     def picture(self) -> Path:
@@ -26,18 +32,35 @@ class Job:
         return Path(self.target).with_suffix(".png")
 
 
-def plan(inputs: Sequence[str], output: str | None, label: str) -> list[Job]:
+@dataclass(frozen=True)
+class Invention(Job):
+    """A sound to invent and the place for it; its source is what its labels are called."""
+
+    labels: tuple[tuple[str, float], ...] = ()  # with their shares
+    number: int = 0  # which of all those that a seed can give
+
+
+AnyJob = TypeVar("AnyJob", bound=Job)
+
+
+def plan(
+    inputs: Sequence[str], output: str | None, label: str, parts: Parts | None = None
+) -> list[Job]:
     """The jobs for what a command line names.
 
     Without `output` results go beside their inputs as NAME.label.EXT. One file goes to exactly
     `output`; several go into that folder, the tree below each input folder kept. Results of
     earlier runs beside their recordings are no inputs.
 
+    `parts` is for a task that takes mels too: NAME.npy becomes NAME.wav, and of a file with several
+    mels each becomes NAME-PART.wav.
+
     Raises DataError for folders without audio, TaskError when two inputs would go to one place.
     """
+    extensions = EXTENSIONS if parts is None else (*EXTENSIONS, *SUFFIXES)
     found: dict[str, tuple[Path, Path]] = {}  # by absolute path: the file and the root of its tree
     for given in inputs:
-        for file, root in _files(given):
+        for file, root in _files(given, extensions):
             found.setdefault(_key(file), (file, root))
     sources = [
         (file, root)
@@ -46,7 +69,7 @@ def plan(inputs: Sequence[str], output: str | None, label: str) -> list[Job]:
     ]
     several = len(sources) > 1 or len(inputs) > 1 or str(sources[0][0]) != inputs[0]
     if several and any(str(file) == PIPE for file, _ in sources):
-        raise TaskError("standard input is one recording", "give - alone, or files alone")
+        raise TaskError("standard input is one input", "give - alone, or files alone")
     if output is None:
         jobs = [Job(str(file), _beside(file, label)) for file, _ in sources]
     elif not several and (output == PIPE or not _is_folder(output)):
@@ -54,13 +77,53 @@ def plan(inputs: Sequence[str], output: str | None, label: str) -> list[Job]:
     else:
         folder = _folder(output)
         jobs = [Job(str(file), str(folder / _within(file, root))) for file, root in sources]
+    if parts is not None:
+        jobs = [each for job in jobs for each in _split(job, parts(job.source))]
+        made = {_key(job.target) for job in jobs if _is_mel(job.source)} if output is None else ()
+        jobs = [job for job in jobs if job.source == PIPE or _key(job.source) not in made]
     _refuse_collisions(jobs)
     return jobs
 
 
+def inventions(
+    output: str | None,
+    mixtures: Sequence[dict[str, float]],
+    seed: int,
+    count: int,
+    name: str,
+    folders: bool = False,
+) -> list[Invention]:
+    """The sounds to invent: `count` of each mixture of labels, by their shares.
+
+    They are NAME-SEED-0000.wav … in the folder `output` or here, in a folder NAME below that if
+    there shall be `folders`; NAME is the labels, or `name` without any. A single sound may go to
+    exactly the file `output`, or to a pipe. Raises TaskError where several would.
+    """
+    several = count > 1 or len(mixtures) > 1
+    if output and not several and not folders and _is_sound(output):
+        labels = mixtures[0]
+        return [Invention(_called(labels) or name, output, labels=tuple(labels.items()))]
+    folder = _folder(output or ".")
+    items = []
+    for labels in mixtures:
+        called = _plain(_called(labels) or name)
+        within = folder / called if folders else folder
+        for number in range(count):
+            target = str(within / f"{called}-{seed}-{number:04d}.wav")
+            source = _called(labels) or name
+            items.append(Invention(source, target, "", tuple(labels.items()), number))
+    _refuse_collisions(items)
+    return items
+
+
+def within(output: str | None, name: str) -> str:
+    """The file that `output` names, else `name` in that folder or here."""
+    return output if output and _is_sound(output) else str(Path(output or ".", name))
+
+
 def outstanding(
-    jobs: Sequence[Job], force: bool, skip_existing: bool, pictures: bool = False
-) -> list[Job]:
+    jobs: Sequence[AnyJob], force: bool, skip_existing: bool, pictures: bool = False
+) -> list[AnyJob]:
     """The jobs to do, given what exists. Raises TaskError rather than overwrite anything."""
     if pictures and any(PIPE in (job.source, job.target) for job in jobs):
         raise TaskError("a picture needs files on both sides, not pipes", "leave out --plot")
@@ -82,20 +145,20 @@ def outstanding(
     return list(jobs)
 
 
-def _files(given: str) -> list[tuple[Path, Path]]:
+def _files(given: str, extensions: Sequence[str]) -> list[tuple[Path, Path]]:
     """The files that an argument names, each with the root of its tree."""
     path = Path(given)
     if given == PIPE:
         return [(path, path)]
     if path.is_dir():
-        return [(file, path) for file in _inside(path)]
+        return [(file, path) for file in _inside(path, extensions)]
     if path.exists() or not glob.has_magic(given):
         return [(path, path.parent)]  # one that is missing is an error of that file alone
     root = Path(*_leading(path.parts))
     matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]
-    files = [m for m in matches if m.is_file() and m.suffix.lower() in EXTENSIONS]
+    files = [m for m in matches if m.is_file() and m.suffix.lower() in extensions]
     if not files:
-        raise DataError(f"no audio file matches {given}", f"wavediff reads {' '.join(EXTENSIONS)}")
+        raise _nothing("matches", given, extensions)
     return [(file, root) for file in files]
 
 
@@ -109,11 +172,51 @@ def _leading(parts: Iterable[str]) -> list[str]:
     return plain
 
 
-def _inside(folder: Path) -> list[Path]:
-    files = find([folder])
+def _inside(folder: Path, extensions: Sequence[str]) -> list[Path]:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in extensions and not path.name.startswith(".")
+    )
     if not files:
-        raise DataError(f"no audio file in {folder}", f"wavediff reads {' '.join(EXTENSIONS)}")
+        raise _nothing("in", folder, extensions)
     return files
+
+
+def _nothing(where: str, place: str | Path, extensions: Sequence[str]) -> DataError:
+    kind = "audio file" if extensions == EXTENSIONS else "mel or audio file"
+    return DataError(f"no {kind} {where} {place}", f"this reads {' '.join(extensions)}")
+
+
+def _is_mel(source: str) -> bool:
+    return Path(source).suffix.lower() in SUFFIXES
+
+
+def _split(job: Job, parts: Sequence[str]) -> list[Job]:
+    """One job for each mel of a file."""
+    if len(parts) < 2:
+        return [job]
+    if job.target == PIPE:
+        raise TaskError(
+            f"{len(parts)} mels do not fit into one pipe", "name a folder or a file with -o"
+        )
+    target, stem = Path(job.target), Path(job.source).stem
+    target = target if target.suffix else target / f"{stem}.wav"
+    jobs = []
+    for part in parts:
+        tail = part.removeprefix(stem) if part.startswith(f"{stem}-") else f"-{part}"
+        jobs.append(Job(job.source, str(target.with_stem(target.stem + tail)), part))
+    return jobs
+
+
+def _called(labels: dict[str, float]) -> str:
+    """Labels in a word, with the shares that are not 1: kick, or kick0.7+snare0.3."""
+    return "+".join(f"{label}{share:g}" if share != 1 else label for label, share in labels.items())
+
+
+def _plain(name: str) -> str:
+    """A name for a file, without what could lead elsewhere."""
+    return re.sub(r"[^\w.+\- ]", "_", name).lstrip(".") or "sound"
 
 
 def _recording(result: Path) -> Path:
@@ -122,7 +225,10 @@ def _recording(result: Path) -> Path:
 
 
 def _beside(file: Path, label: str) -> str:
-    return PIPE if str(file) == PIPE else str(file.with_name(f"{file.stem}.{label}{_suffix(file)}"))
+    if str(file) == PIPE:
+        return PIPE
+    name = f"{file.stem}.wav" if _is_mel(str(file)) else f"{file.stem}.{label}{_suffix(file)}"
+    return str(file.with_name(name))
 
 
 def _within(file: Path, root: Path) -> Path:
@@ -136,6 +242,12 @@ def _suffix(file: Path) -> str:
     return file.suffix if file.suffix.lower() in CONTAINERS else ".wav"
 
 
+def _is_sound(output: str) -> bool:
+    """Whether an output is meant as a file, or a pipe."""
+    named = output == PIPE or Path(output).suffix.lower() in CONTAINERS
+    return named and not _is_folder(output)
+
+
 def _is_folder(output: str) -> bool:
     return output.endswith(("/", os.sep)) or Path(output).is_dir()
 
@@ -144,7 +256,7 @@ def _folder(output: str) -> Path:
     path = Path(output)
     if output == PIPE or path.is_file() or (not path.exists() and path.suffix in CONTAINERS):
         raise TaskError(
-            f"several recordings do not fit into {'one pipe' if output == PIPE else output}",
+            f"several sounds do not fit into {'one pipe' if output == PIPE else output}",
             "name a folder with -o",
         )
     return path
@@ -152,13 +264,15 @@ def _folder(output: str) -> Path:
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     sources = {_key(job.source): job.source for job in jobs if job.source != PIPE}
-    taken: dict[str, str] = {}
+    taken: dict[str, Job] = {}
     for job in jobs:
         key = _key(job.target)
-        other = taken.setdefault(key, job.source)
-        if other != job.source:
+        other = taken.setdefault(key, job)
+        if other is not job:
             raise TaskError(
-                f"{other} and {job.source} would both go to {job.target}", "run them one by one"
+                f"{other.part or other.source} and {job.part or job.source} would both go to "
+                f"{job.target}",
+                "run them one by one",
             )
         if key in sources and key != _key(job.source):
             raise TaskError(

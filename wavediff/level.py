@@ -4,6 +4,8 @@ import torch
 
 from wavediff.audio import Source
 
+LEVEL = 0.05  # RMS at which sounds enter a network
+SILENT = 1e-6  # RMS below which a recording is not brought to that level any more
 FRAME = 0.02  # seconds
 GATE = 0.05  # of the mean power: quieter frames are pauses and do not count
 
@@ -27,3 +29,8 @@ def gated_rms(source: Source) -> float:
         powers[start // frame :][: len(means)] = means
     active = powers[powers > GATE * powers.mean()]
     return float(active.mean().sqrt()) if active.numel() else 0.0
+
+
+def gain(rms: float) -> float:
+    """What brings a recording of this RMS to the level that networks are trained at."""
+    return LEVEL / max(rms, SILENT)

@@ -42,7 +42,7 @@ class Log:
             **{f"loss_quarter_{n + 1}": loss for n, loss in enumerate(detail.by_time)},
         }
         if validation is not None:
-            facts |= {"si_sdr": validation.si_sdr, "estoi": validation.estoi}
+            facts |= validation.scores
         known = {name: value for name, value in facts.items() if math.isfinite(value)}
         self._lines.write(json.dumps({"step": step, **known}) + "\n")
         self._lines.flush()

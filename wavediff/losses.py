@@ -10,7 +10,7 @@ from torch import Tensor
 from wavediff.transform import Transform
 
 FLOOR = 1e-4  # of a magnitude, below which differences are inaudible at the training level
-
+BAND_DB = -65.0  # of the strongest frequency, below which there is nothing
 
 Window = Annotated[int, Field(gt=0, multiple_of=2)]
 
@@ -27,6 +27,19 @@ class LossConfig(BaseModel):
     snr: float = Field(0.01, ge=0, description="weight of the signal-to-noise ratio, per dB")
     si_sdr: float = Field(0.0, ge=0, description="weight of the SI-SDR, per dB")
     limit: float = Field(30.0, gt=0, description="dB beyond which either ratio earns no more")
+
+
+class SpectralConfig(BaseModel):
+    """The weights of the parts of a vocoder's loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    windows: tuple[Window, ...] = Field(
+        (240, 600, 1200), description="samples of each resolution; a multiple of 4"
+    )
+    convergence: float = Field(1.0, ge=0, description="weight of the spectral convergence")
+    logarithm: float = Field(1.0, ge=0, description="weight of the log magnitudes' difference")
+    complex: float = Field(0.0, ge=0, description="weight of the compressed complex difference")
 
 
 @functools.lru_cache(maxsize=8)
@@ -93,3 +106,45 @@ def denoise_loss(guess: Tensor, clean: Tensor, config: LossConfig) -> Tensor:
         magnitude, both = compressed_spectral(guess, clean, window, config.compression)
         total = total + (config.magnitude * magnitude + config.complex * both) / len(config.windows)
     return total
+
+
+def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig) -> Tensor:
+    """The loss of each item of a vocoder, (batch,): spectra at several resolutions.
+
+    Spectral convergence and the mean difference of log magnitudes (Yamamoto et al. 2020). The
+    difference of compressed complex spectra asks for the true phase, which no mel tells: where it
+    cannot be known, it asks for less sound. Frequencies above the band that a
+    clean sound really has do not count: a recording that ends at 8 kHz says nothing above.
+    """
+    band = _band(clean)
+    total = torch.zeros_like(band)
+    for window in config.windows:
+        transform = Transform(window, window // 4, 1.0)
+        with torch.no_grad():
+            theirs = torch.view_as_real(transform.analyse(clean))
+            true = _norm(theirs)[..., 0]
+        ours = torch.view_as_real(transform.analyse(guess))
+        made = _norm(ours)[..., 0]
+        heard = torch.arange(transform.bins, device=band.device) <= band[:, None] * window / 2
+        heard = heard[:, None].to(true.dtype)
+        counted = heard.sum((1, 2)) * true.shape[1]
+        distance = (heard * (made - true).square()).sum((1, 2)).sqrt()
+        whole = (heard * true.square()).sum((1, 2)).sqrt()
+        logarithms = (heard * (made.log() - true.log()).abs()).sum((1, 2)) / counted
+        part = config.convergence * distance / whole + config.logarithm * logarithms
+        if config.complex:
+            both = ours * made[..., None] ** -0.7 - theirs * true[..., None] ** -0.7
+            part = (
+                part + config.complex * (heard[..., None] * both.square()).sum((1, 2, 3)) / counted
+            )
+        total = total + part / len(config.windows)
+    return total
+
+
+@torch.no_grad()
+def _band(clean: Tensor) -> Tensor:
+    """(batch,): up to which share of half the rate a sound has anything."""
+    power = Transform(512, 256).analyse(clean).abs().square().mean(1)
+    loud = power > 10 ** (BAND_DB / 10) * power.amax(1, keepdim=True)
+    top = (loud * torch.arange(power.shape[1], device=power.device)).amax(1) / (power.shape[1] - 1)
+    return torch.where(top > 0.9, torch.ones_like(top), top)

@@ -46,6 +46,7 @@ class MixtureConfig(BaseModel):
         0.04, ge=0, le=1, description="chance that the mixture is band-limited"
     )
     clipping: float = Field(0.04, ge=0, le=1, description="chance that the mixture is clipped")
+    codec: float = Field(0.05, ge=0, le=1, description="chance that a lossy codec has been used")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ class Mixtures:
             noisy = heard + noise * (wanted / max(degrade.active_level(noise, rate), SILENT))
         noisy = self._microphone(rng, noisy)
         gain = 10 ** (rng.uniform(*config.level) / 20) / max(degrade.rms(noisy), SILENT)
-        return noisy * gain, clean * gain
+        noisy, clean = noisy * gain, clean * gain
+        if rng.random() < config.codec:
+            noisy = degrade.through_codec(rng, noisy, rate)
+        return noisy, clean
 
     def _voice(self, rng: np.random.Generator) -> Sound:
         """A crop of speech at another speed, equalised; (samples,)."""

@@ -15,8 +15,11 @@ from wavediff.audio import MAX_CHANNELS, RATES, ArraySource, Source
 from wavediff.checkpoint import Checkpoint
 from wavediff.denoiser import Denoiser
 from wavediff.errors import AudioError, CheckpointError, TaskError
-from wavediff.recipe import DataConfig, Recipe
-from wavediff.tasks import DenoiseSettings
+from wavediff.generating import GenerateSettings, Invented
+from wavediff.mel import MelPreset
+from wavediff.recipe import DataConfig, Recipe, from_json
+from wavediff.tasks import DenoiseSettings, Published, published_sound, published_vocode
+from wavediff.vocoding import ArrayMels, Mels, VocodeSettings, resynthesised, vocode
 
 SUFFIX = ".safetensors"
 
@@ -67,8 +70,21 @@ class Model:
     name: str
     recipe: Recipe
     state: dict[str, Any]  # facts of the training: steps, data, licences
-    denoiser: Denoiser
+    denoiser: Denoiser | Published
     device: torch.device
+    renderer: "Model | None" = None  # of a generator: the vocoder that makes sound of its mels
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of what it makes, Hz."""
+        return self.recipe.rate
+
+    @property
+    def preset(self) -> MelPreset:
+        """The kind of mel that it takes or invents. Raises TaskError where there is none."""
+        if self.recipe.preset is None:
+            raise TaskError(f"{self.name} has nothing to do with mels", "choose another -m")
+        return self.recipe.preset
 
     def denoise(
         self, audio: Tensor | np.ndarray, rate: int, settings: DenoiseSettings | None = None
@@ -79,17 +95,82 @@ class Model:
         The same kind, shape and level come back. Raises AudioError for what cannot be cleaned.
         """
         given = ArraySource(_sound(audio), _whole(rate))
-        source = self.denoise_source(given, settings or DenoiseSettings())
-        clean = source.read(0, source.samples).reshape(audio.shape)
-        if isinstance(audio, np.ndarray):
-            return clean.numpy().astype(audio.dtype, copy=False)
-        return clean.to(audio)
+        return _like(self.denoise_source(given, settings or DenoiseSettings()), audio)
 
     def denoise_source(self, source: Source, settings: DenoiseSettings) -> Source:
         """The same for a sound of any length, computed as the result is read, in rising order."""
-        if self.recipe.task != "denoise":
-            raise TaskError(f"{self.name} is a model to {self.recipe.task}", "choose another -m")
+        self._must("denoise")
+        assert isinstance(self.denoiser, Denoiser)
         return tasks.denoise(source, self.denoiser, self.recipe.rate, settings, self.device)
+
+    def vocode(
+        self, mel: Tensor | np.ndarray, settings: VocodeSettings | None = None
+    ) -> Tensor | np.ndarray:
+        """The sound of a mel spectrogram of the model's preset.
+
+        `mel` is (bands, frames) or (batch, bands, frames); (samples,) or (batch, samples) come
+        back, of the same kind, at `rate`. Raises MelError for what is no such mel.
+        """
+        mels = ArrayMels(mel, self.preset)
+        sounds = [
+            source.read(0, source.samples)[0]
+            for item in mels.items()
+            for source in [self.vocode_source(item, settings or VocodeSettings())]
+        ]
+        sound = torch.stack(sounds) if mel.ndim == 3 else sounds[0]
+        return sound.numpy().astype(mel.dtype) if isinstance(mel, np.ndarray) else sound.to(mel)
+
+    def vocode_source(self, mels: Mels, settings: VocodeSettings) -> Source:
+        """The same for a mel of any length, computed as the result is read, in rising order."""
+        self._must("vocode")
+        if isinstance(self.denoiser, Published):
+            return published_vocode(mels, self.denoiser.network, self.preset, settings)
+        made = self.recipe.vocode
+        return vocode(mels, self.denoiser, self.preset, made, settings, self.device)
+
+    def resynthesise(
+        self, audio: Tensor | np.ndarray, rate: int, settings: VocodeSettings | None = None
+    ) -> Tensor | np.ndarray:
+        """What becomes of a recording by way of its mel: the same kind, shape and level."""
+        given = ArraySource(_sound(audio), _whole(rate))
+        return _like(self.resynthesise_source(given, settings or VocodeSettings()), audio)
+
+    def resynthesise_source(self, source: Source, settings: VocodeSettings) -> Source:
+        """The same for a sound of any length, computed as the result is read, in rising order."""
+        return resynthesised(source, self.preset, lambda mels: self.vocode_source(mels, settings))
+
+    def generate(self, count: int = 1, settings: GenerateSettings | None = None) -> Tensor:
+        """Sounds that nobody recorded: (count, samples) at `rate`."""
+        chosen = settings or GenerateSettings()
+        sources = [self.generate_source(chosen, number) for number in range(count)]
+        return torch.stack([source.read(0, source.samples)[0] for source in sources])
+
+    def generate_source(self, settings: GenerateSettings, number: int = 0) -> Source:
+        """One of them, computed as it is read: the `number` decides which, beside the seed."""
+        self._must("generate")
+        if isinstance(self.denoiser, Published):
+            return published_sound(self.denoiser.network, self.rate, settings, number)
+        if self.renderer is None:
+            raise TaskError(f"{self.name} has no renderer", "name one in generate.renderer")
+        invented = Invented(self.denoiser, self.preset, settings, self.device, number)
+        return self.renderer.vocode_source(
+            invented, VocodeSettings(steps=settings.render_steps, seed=settings.seed)
+        )
+
+    def _must(self, task: str) -> None:
+        if self.recipe.command != task:
+            raise TaskError(
+                f"{self.name} is a model to {self.recipe.command}, not to {task}",
+                "choose another -m; wavediff models list shows them",
+            )
+
+
+def _like(source: Source, audio: Tensor | np.ndarray) -> Tensor | np.ndarray:
+    """All of a source, of the kind and shape of what was given."""
+    sound = source.read(0, source.samples).reshape(audio.shape)
+    if isinstance(audio, np.ndarray):
+        return sound.numpy().astype(audio.dtype, copy=False)
+    return sound.to(audio)
 
 
 def _sound(audio: Tensor | np.ndarray) -> Tensor:
@@ -151,12 +232,41 @@ def from_checkpoint(saved: Checkpoint, name: str, device: torch.device) -> Model
             f"the weights of {name} do not fit its own recipe", "the file is damaged"
         ) from None
     denoiser = denoiser.to(device).eval().requires_grad_(False)
-    return Model(name, saved.recipe, saved.state, denoiser, device)
+    renderer = _renderer(saved, name, device)
+    return Model(name, saved.recipe, saved.state, denoiser, device, renderer)
+
+
+def _renderer(saved: Checkpoint, name: str, device: torch.device) -> Model | None:
+    """The vocoder of a generator: out of the same file, else the model that its recipe names."""
+    wanted = saved.recipe.generate.renderer
+    if saved.recipe.task != "generate" or not wanted:
+        return None
+    if tensors := saved.part("renderer"):
+        recipe = from_json(str(saved.state.get("renderer", "")), name)
+        network = {f"network.{key}": tensor for key, tensor in tensors.items()}
+        found = from_checkpoint(Checkpoint(recipe, network, {}), wanted, device)
+    else:
+        found = load(wanted, device)
+    if found.recipe.preset != saved.recipe.preset:
+        raise CheckpointError(
+            f"the renderer {wanted} does not take the mels of {name}",
+            f"generate.renderer has to be a vocoder of the preset {saved.recipe.mel}",
+        )
+    return found
 
 
 def export(saved: Checkpoint, state: dict[str, Any]) -> Checkpoint:
-    """What a finished training ships: the averaged weights as float16, and facts about it."""
-    tensors = {f"network.{key}": t.to(torch.float16) for key, t in saved.weights().items()}
+    """What a finished training ships: the averaged weights as float16, and facts about it.
+
+    A generator's renderer goes with it, unless it comes with the package itself.
+    """
+    weights = {f"network.{key}": tensor for key, tensor in saved.weights().items()}
     facts = {k: v for k, v in saved.state.items() if k in ("step", "seconds")}
+    wanted = saved.recipe.generate.renderer
+    if saved.recipe.task == "generate" and wanted and wanted not in names():
+        renderer = checkpoints.load(locate(wanted))
+        weights |= {f"renderer.{key}": tensor for key, tensor in renderer.weights().items()}
+        facts["renderer"] = renderer.recipe.model_copy(update={"data": DataConfig()}).to_json()
     recipe = saved.recipe.model_copy(update={"data": DataConfig()})  # folders are a private matter
-    return Checkpoint(recipe, tensors, {**facts, **state})
+    halves = {key: tensor.to(torch.float16) for key, tensor in weights.items()}
+    return Checkpoint(recipe, halves, {**facts, **state})

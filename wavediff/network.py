@@ -141,7 +141,8 @@ class BandNet(nn.Module):
     scatter: Tensor  # (bins,) where each bin stands among those
     pool: Tensor  # (bins, bands) averages over each band
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, mel: int = 0) -> None:
+        """`mel` is how many bands a mel has that is given, 0 for none: then y tells its own."""
         super().__init__()
         self.config = config
         self.transform = Transform(config.window, config.hop)
@@ -157,7 +158,8 @@ class BandNet(nn.Module):
         inputs, outputs = bands.width * FEATURES, bands.width * self.parts
         self.enter = nn.Parameter(torch.randn(count, inputs, channels) / math.sqrt(inputs))
         self.place = nn.Parameter(torch.zeros(count, 1, channels))
-        self.describe = nn.Linear(count, config.summary) if config.summary else None
+        told = mel or count
+        self.describe = nn.Linear(told, config.summary) if config.summary else None
         self.tell = nn.Linear(config.summary, count * channels) if config.summary else None
         self.time = nn.Sequential(
             nn.Linear(32, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels), nn.SiLU()
@@ -183,16 +185,19 @@ class BandNet(nn.Module):
         frames = max(sum(self.config.dilations), self.config.taps // 2)
         return frames * self.config.hop + self.config.window
 
-    def forward(self, x: Tensor, y: Tensor, time: Tensor) -> Tensor:
-        """The corrupted sound and the observation (batch, samples), the time (batch,) in [0, 1]."""
+    def forward(self, x: Tensor, y: Tensor, time: Tensor, mel: Tensor | None = None) -> Tensor:
+        """The corrupted sound and the observation (batch, samples), the time (batch,) in [0, 1].
+
+        Where the network is made for one, the mel (batch, bands, frames) of these very frames.
+        """
         both = self.transform.analyse(torch.cat((x, y)))
         spectrum_x, spectrum_y = both.chunk(2)
         magnitude = both.abs()
         compressed = both * (magnitude + FLOOR) ** (COMPRESSION - 1)
         level = torch.log10(magnitude.chunk(2)[1] + FLOOR)
 
-        h = self._enter(compressed, level)
-        embedded = self.time(_fourier(time))
+        h = self._enter(compressed, level, level @ self.pool if mel is None else mel.mT / 4)
+        embedded = self.time(fourier(time))
         for block in self.blocks:
             h = block(h, embedded)
         masks = self._leave(self.norm(h))
@@ -201,7 +206,7 @@ class BandNet(nn.Module):
         guess = self._filter(masks, spectrum_x, spectrum_y, energy)
         return self.transform.synthesise(guess, y.shape[-1])
 
-    def _enter(self, compressed: Tensor, level: Tensor) -> Tensor:
+    def _enter(self, compressed: Tensor, level: Tensor, whole: Tensor) -> Tensor:
         """The features of every band, projected: (bands, batch, frames, channels)."""
         x, y = torch.view_as_real(compressed).chunk(2)
         features = torch.cat((x, y, level[..., None] / 2 + 0.5), -1)
@@ -212,7 +217,7 @@ class BandNet(nn.Module):
         h = h.view(bands, batch, frames, -1)
         if self.describe is None or self.tell is None:
             return h
-        told = self.tell(F.silu(self.describe(level @ self.pool)))
+        told = self.tell(F.silu(self.describe(whole)))
         return h + told.view(batch, frames, bands, -1).permute(2, 0, 1, 3)
 
     def _leave(self, h: Tensor) -> Tensor:
@@ -237,7 +242,7 @@ class BandNet(nn.Module):
         return guess
 
 
-def _fourier(time: Tensor) -> Tensor:
-    """(batch,) to (batch, 32): sines and cosines of the time at octaves."""
+def fourier(time: Tensor) -> Tensor:
+    """(batch,) to (batch, 32): sines and cosines at octaves, of a number between -1 and 1."""
     angle = time[:, None] * (math.pi / 2) * 2.0 ** torch.arange(16, device=time.device) / 4
     return torch.cat((angle.sin(), angle.cos()), -1)

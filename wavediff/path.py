@@ -23,7 +23,11 @@ class Precondition(NamedTuple):
 
 
 class Path(Protocol):
-    """What leads from a clean sound to a corrupted one. All sounds are (batch, samples)."""
+    """What leads from a clean sound to a corrupted one. Sounds are (batch, samples)."""
+
+    @property
+    def reach(self) -> int:
+        """Samples to either side that `advance` looks at; 0 where it goes sample by sample."""
 
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """The state at times `t` (batch,)."""
@@ -63,6 +67,7 @@ class Bridge:
 
     scale: float = 0.03  # of the noise; sounds stand at an RMS level of about 0.05
     growth: float = 1.0  # k of the variance-exploding bridge; 1 is the Brownian one
+    reach = 0
 
     def share(self, t: Tensor) -> Tensor:
         """v: how much of the observation is in the mean at t."""
@@ -116,9 +121,10 @@ class Diffusion:
     sigma_min: float = 1e-4
     sigma_max: float = 5.0
     rho: float = 7.0  # curvature of the grid; infinite for one uniform in log sigma
+    reach = 0
 
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        return clean + t[:, None] * noise
+        return clean + t.view(-1, *(1,) * (clean.ndim - 1)) * noise
 
     def precondition(self, t: Tensor) -> Precondition:
         total = t**2 + self.sigma_data**2

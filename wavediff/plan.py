@@ -13,7 +13,8 @@ from wavediff.errors import RecipeError
 from wavediff.model import locate
 from wavediff.recipe import Recipe
 
-INHERITED = ("task", "rate", "network", "path", "loss")  # of a model that training begins from
+# Of a model that training begins from; the labels are those of the data.
+INHERITED = ("task", "rate", "mel", "network", "path", "loss", "vocode", "spectral", "generate")
 TUNING_RATE = 3e-4  # learning rate then: a third of the usual, so that little is forgotten
 
 
@@ -21,7 +22,7 @@ TUNING_RATE = 3e-4  # learning rate then: a third of the usual, so that little i
 class Contents:
     """What one part of the data holds."""
 
-    role: str  # as in the recipe: speech, noise, rooms, noisy, clean
+    role: str  # as in the recipe: sounds, noise, rooms, noisy, clean
     files: int
     seconds: float
     skipped: tuple[Skipped, ...]
@@ -44,7 +45,8 @@ def resolve(
         base = recipes.load(source)
     elif init is not None:
         made_by = checkpoints.load(locate(init)).recipe
-        base = Recipe(**{key: getattr(made_by, key) for key in INHERITED})
+        prior = made_by.prior.model_copy(update={"labels": ()})
+        base = Recipe(**{key: getattr(made_by, key) for key in INHERITED}, prior=prior)
     settings = base.model_dump(mode="json")
     if source is None and init is not None:
         settings["training"]["learning_rate"] = TUNING_RATE
@@ -53,7 +55,7 @@ def resolve(
             section, _, name = key.rpartition(".")
             (settings[section] if section else settings)[name] = value
     recipe = recipes.parse(settings, source or "the settings", overrides)
-    if recipe.data.noisy and recipe.data.speech:
+    if recipe.data.noisy and recipe.data.sounds:
         raise RecipeError(
             "folders of clean recordings and ready-made pairs at once",
             "give FOLDERS, whose noise is mixed in, or --noisy and --clean",
@@ -64,7 +66,7 @@ def resolve(
 def contents(recipe: Recipe) -> list[Contents]:
     """What the folders of a recipe hold; nothing is decoded. Raises DataError for missing ones."""
     found = []
-    for role in ("speech", "noise", "rooms", "noisy", "clean"):
+    for role in ("sounds", "noise", "rooms", "noisy", "clean"):
         named = getattr(recipe.data, role)
         if folders := [named] if isinstance(named, Path) else list(named or ()):
             clips = data.load_files(data.find(folders), recipe.rate, 0)
@@ -74,5 +76,5 @@ def contents(recipe: Recipe) -> list[Contents]:
 
 def run_folder(recipe: Recipe) -> Path:
     """Where a training goes that names no folder: runs/, and its first folder's name."""
-    first = recipe.data.noisy or next(iter(recipe.data.speech), None)
+    first = recipe.data.noisy or next(iter(recipe.data.sounds), None)
     return Path("runs", first.resolve().name if first else recipe.task)

@@ -1,24 +1,31 @@
-"""Pictures of what a denoiser did: two spectrograms, before and after."""
+"""Pictures of what a model did: spectrograms before and after, of a mel, or of many sounds."""
 
 import contextlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wavediff.audio import FileSource, Source
 from wavediff.errors import AudioError, TaskError
+from wavediff.mel import MelPreset
 
 WINDOW_SECONDS = 0.04
 COLUMNS = 1200  # of a picture
+SMALL = 200  # columns of one of many
 FRAMES = 4  # at most so many are averaged in a column
 RANGE_DB = 75.0  # between the loudest colour and the darkest
 LOUDEST = 0.999  # share of the picture below its loudest colour: a click does not darken the rest
 LOWEST_CEILING = 4.0  # kHz
 SILENT = 1e-12  # power
+UNIT = "dB of a full-scale sine"
 
 
 def require() -> None:
@@ -27,15 +34,15 @@ def require() -> None:
         raise TaskError("drawing needs matplotlib", 'pip install "wavediff[report]"')
 
 
-def spectrogram(source: Source) -> Tensor:
+def spectrogram(source: Source, most: int = COLUMNS) -> Tensor:
     """Level in dB, (bins, columns), low frequencies first; a full-scale sine has 0 dB.
 
     Evenly spaced windows over the whole sound, its channels averaged. Read block by block.
     """
     window = 2 ** round(torch.tensor(WINDOW_SECONDS * source.rate).log2().item())
-    hop = max(window // 4, source.samples // (COLUMNS * FRAMES))
+    hop = max(window // 4, source.samples // (most * FRAMES))
     frames = max(1, source.samples // hop)
-    each = -(-frames // COLUMNS)  # frames of a column
+    each = -(-frames // most)  # frames of a column
     shape = torch.hann_window(window)
     scale = 2 / shape.sum()
     columns = []
@@ -49,43 +56,143 @@ def spectrogram(source: Source) -> Tensor:
     return 10 * torch.stack(columns, 1).clamp(min=SILENT).log10()
 
 
-def save_comparison(before: str | Path, after: str | Path, picture: Path, model: str) -> None:
+def save_comparison(
+    before: str | Path, after: str | Path, picture: Path, model: str, verb: str = "denoised"
+) -> None:
     """Draw two files below each other into a PNG, in the same colours; written beside, renamed.
 
     Raises TaskError without matplotlib, AudioError for sounds and places that cannot be used.
     """
-    require()
-    from matplotlib.figure import Figure
-
-    levels = []
-    for path in (before, after):
-        with FileSource(path) as source:
-            levels.append(spectrogram(source))
-            extent = (0.0, source.samples / source.rate, 0.0, source.rate / 2000)
-    top = float(levels[0].quantile(LOUDEST))
-    heard = (levels[0] > top - RANGE_DB).any(1).nonzero()  # bins that are not all dark
-    ceiling = extent[3] * (float(heard[-1]) + 1 if len(heard) else 0) / len(levels[0])
-    figure = Figure(figsize=(11, 6.2), dpi=110, layout="constrained")
+    drawn = [Drawn.of(path) for path in (before, after)]
+    top = drawn[0].top
+    figure = _figure(11, 6.2)
     axes = figure.subplots(2, 1, sharex=True, sharey=True)
-    for axis, level, name in zip(axes, levels, ("before", "after"), strict=True):
-        image = axis.imshow(
-            level.numpy(),
-            origin="lower",
-            aspect="auto",
-            extent=extent,
-            cmap="magma",
-            vmin=top - RANGE_DB,
-            vmax=top,
-            interpolation="nearest",
-        )
-        axis.set_ylim(0, min(max(1.05 * ceiling, LOWEST_CEILING), extent[3]))
+    for axis, sound, name in zip(axes, drawn, ("before", "after"), strict=True):
+        image = sound.draw(axis, top)
+        axis.set_ylim(0, drawn[0].ceiling(top))
         axis.set_ylabel("kHz")
         axis.set_title(name, loc="left", fontsize=10)
     axes[1].set_xlabel("s")
-    bar = figure.colorbar(image, ax=axes, pad=0.01, aspect=40)
-    bar.set_label("dB of a full-scale sine")
-    title = figure.suptitle(f"{Path(before).name}, denoised by {model}", fontsize=12)
-    title.set_parse_math(False)  # a file's name may hold dollar signs
+    figure.colorbar(image, ax=axes, pad=0.01, aspect=40).set_label(UNIT)
+    _save(figure, f"{Path(before).name}, {verb} by {model}", picture)
+
+
+def save_mel(
+    mel: Tensor, preset: MelPreset, sound: str | Path, picture: Path, model: str, name: str
+) -> None:
+    """Draw a mel (bands, frames) of the preset and below it the sound that was made of it.
+
+    Raises TaskError without matplotlib, AudioError for sounds and places that cannot be used.
+    """
+    made = Drawn.of(sound)
+    shown = torch.nn.functional.adaptive_avg_pool1d(mel, min(mel.shape[1], COLUMNS))
+    # A frame lasts a hop, half of it before its centre.
+    first = (preset.offset - preset.hop / 2) / preset.rate
+    last = first + mel.shape[1] * preset.hop / preset.rate
+    figure = _figure(11, 6.2)
+    above, below = figure.subplots(2, 1, sharex=True)
+    image = above.imshow(
+        shown.numpy(),
+        origin="lower",
+        aspect="auto",
+        extent=(first, last, 0, len(mel)),
+        cmap="magma",
+        interpolation="nearest",
+    )
+    above.set_title(f"mel, {preset.name}", loc="left", fontsize=10)
+    above.set_ylabel("band")
+    unit = "natural logarithm" if preset.logarithm == "ln" else "scaled decibels"
+    figure.colorbar(image, ax=above, pad=0.01, aspect=20).set_label(unit)
+    image = made.draw(below, made.top)
+    below.set_title("sound", loc="left", fontsize=10)
+    below.set_ylabel("kHz")
+    below.set_xlabel("s")
+    below.set_xlim(0, made.seconds)
+    figure.colorbar(image, ax=below, pad=0.01, aspect=20).set_label(UNIT)
+    _save(figure, f"{name}, vocoded by {model}", picture)
+
+
+def save_sheet(sounds: Sequence[str | Path], columns: int, picture: Path, title: str) -> None:
+    """Draw many sounds as a contact sheet, row by row, in the same colours and scales.
+
+    Raises TaskError without matplotlib, AudioError for sounds and places that cannot be used.
+    """
+    drawn = [Drawn.of(path, SMALL) for path in sounds]
+    top = max(each.top for each in drawn)
+    columns = min(columns, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure = _figure(0.8 + max(1.7 * columns, 4.2), 0.8 + 1.5 * rows)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for number, axis in enumerate(axes.flat):
+        if number >= len(drawn):
+            axis.set_visible(False)
+            continue
+        drawn[number].draw(axis, top, "antialiased")
+        axis.set_title(Path(sounds[number]).stem, fontsize=7, parse_math=False)
+        axis.tick_params(labelsize=7)
+        below = number + columns >= len(drawn)
+        axis.tick_params(labelbottom=below)
+        if below:
+            axis.set_xlabel("s", fontsize=8)
+        if number % columns == 0:
+            axis.set_ylabel("kHz", fontsize=8)
+    axes[0, 0].set_xlim(0, max(each.seconds for each in drawn))
+    axes[0, 0].set_ylim(0, max(each.ceiling(top) for each in drawn))
+    _save(figure, title, picture)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The spectrogram of a file, ready to be drawn."""
+
+    level: Tensor  # dB, (bins, columns)
+    seconds: float  # length of the sound
+    highest: float  # kHz, half the rate
+
+    @classmethod
+    def of(cls, path: str | Path, columns: int = COLUMNS) -> "Drawn":
+        """Raises AudioError for a sound that cannot be read, TaskError without matplotlib."""
+        require()
+        with FileSource(path) as source:
+            return cls(
+                spectrogram(source, columns), source.samples / source.rate, source.rate / 2000
+            )
+
+    @property
+    def top(self) -> float:
+        """The loudest colour, dB."""
+        return float(np.quantile(self.level.numpy(), LOUDEST))
+
+    def ceiling(self, top: float) -> float:
+        """Up to where there is anything to see, kHz, where `top` dB are the loudest colour."""
+        heard = (self.level > top - RANGE_DB).any(1).nonzero()  # bins that are not all dark
+        share = (float(heard[-1]) + 1 if len(heard) else 0) / len(self.level)
+        return min(max(1.05 * share * self.highest, LOWEST_CEILING), self.highest)
+
+    def draw(self, axis: Any, top: float, interpolation: str = "nearest") -> Any:
+        """Show it in an axis of matplotlib, in kHz over seconds; returns the image."""
+        return axis.imshow(
+            self.level.numpy(),
+            origin="lower",
+            aspect="auto",
+            extent=(0.0, self.seconds, 0.0, self.highest),
+            cmap="magma",
+            vmin=top - RANGE_DB,
+            vmax=top,
+            interpolation=interpolation,
+        )
+
+
+def _figure(width: float, height: float) -> Any:
+    require()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _save(figure: Any, title: str, picture: Path) -> None:
+    """Write beside and rename."""
+    figure.suptitle(title, fontsize=12).set_parse_math(False)  # names may hold dollar signs
     beside = picture.with_name(f".{picture.name}.{os.getpid()}")
     try:
         with warnings.catch_warnings():

@@ -8,12 +8,24 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from wavediff.errors import RecipeError
-from wavediff.losses import LossConfig
+from wavediff.losses import LossConfig, SpectralConfig
+from wavediff.mel import PRESETS, MelPreset
 from wavediff.mixtures import MixtureConfig
 from wavediff.network import NetworkConfig
+from wavediff.prior import PriorConfig
+from wavediff.published import HOP, PublishedConfig
+from wavediff.vocoding import VocodeConfig
 
 ALL_SETTINGS = "wavediff train --dry-run shows all settings"
 
@@ -53,10 +65,31 @@ class PathConfig(_Settings):
     )
 
 
+def _known_preset(name: str) -> str:
+    if name and name not in PRESETS:
+        raise ValueError(f"no mel preset is called {name}; there are {', '.join(PRESETS)}")
+    return name
+
+
+Preset = Annotated[str, AfterValidator(_known_preset)]
+
+
+class GenerateConfig(_Settings):
+    """What a prior invents, one by one or without end, and along which diffusion."""
+
+    renderer: str = Field("", description="the model that makes sound of it: a name or a file")
+    frames: int = Field(0, ge=0, description="length of a one-shot; 0 for sounds of any length")
+    sigma_min: float = Field(0.01, gt=0, description="noise at which sampling ends")
+    sigma_max: float = Field(20.0, gt=0, description="noise at which sampling begins")
+    mean: float = Field(-0.6, description="of log sigma in training")
+    spread: float = Field(1.2, gt=0, description="of log sigma in training")
+    unlabelled: float = Field(0.1, ge=0, le=1, description="share of items without their label")
+
+
 class DataConfig(_Settings):
     """Where the sounds are. Folders hold any mixture of rates, lengths and formats."""
 
-    speech: Folders = Field((), description="folders of clean recordings")
+    sounds: Folders = Field((), description="folders of recordings to learn from, clean ones")
     noise: Folders = Field((), description="folders of noise to mix in")
     rooms: Folder | None = Field(None, description="folder of room responses")
     noisy: Folder | None = Field(None, description="ready-made pairs: the noisy side")
@@ -69,9 +102,8 @@ class DataConfig(_Settings):
 
     @model_validator(mode="after")
     def _two_sides(self) -> "DataConfig":
-        for noisy, clean in (("noisy", "clean"), ("validation_noisy", "validation_clean")):
-            if (getattr(self, noisy) is None) != (getattr(self, clean) is None):
-                raise ValueError(f"pairs have two sides, {noisy} and {clean}")
+        if (self.noisy is None) != (self.clean is None):
+            raise ValueError("pairs have two sides, noisy and clean")
         return self
 
 
@@ -85,10 +117,13 @@ class TrainingConfig(_Settings):
     max_minutes: float | None = Field(
         None, gt=0, description="of training, all sessions together, at which it ends"
     )
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="of the matrices in the residual blocks; the rest has adamw"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="the peak")
     warmup: int = Field(200, ge=0, description="steps to reach the peak")
     decay: float = Field(1.0, ge=0, le=1, description="last share of the training, falling to zero")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="of the weights, at every step")
     clip: float = Field(1.0, gt=0, description="norm to which gradients are clipped")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
     precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="of the network")
@@ -97,27 +132,86 @@ class TrainingConfig(_Settings):
     save_every: int = Field(500, gt=0, description="steps between checkpoints")
 
 
+Task = Literal["denoise", "vocode", "generate", "diffwave"]
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "denoise": ("network", "path", "loss", "mixture"),
+    "vocode": ("network", "vocode", "spectral"),
+    "generate": ("prior", "generate"),
+    "diffwave": ("diffwave",),
+}
+
+
+TAKES_MEL = ("vocode", "generate")
+
+
 class Recipe(_Settings):
     """All that decides a training; saved in the run's folder and in every checkpoint."""
 
-    task: Literal["denoise"] = Field("denoise", description="what the model is for")
+    task: Task = Field("denoise", description="what the model is for")
     rate: int = Field(16_000, ge=4000, le=192_000, description="samples per second, Hz")
+    mel: Preset = Field("", description="kind of mel that is taken or invented; empty for none")
     network: NetworkConfig = NetworkConfig()
     path: PathConfig = PathConfig()
     loss: LossConfig = LossConfig()
     mixture: MixtureConfig = MixtureConfig()
+    vocode: VocodeConfig = VocodeConfig()
+    spectral: SpectralConfig = SpectralConfig()
+    generate: GenerateConfig = GenerateConfig()
+    prior: PriorConfig = PriorConfig()
+    diffwave: PublishedConfig = PublishedConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
-    def _fits(self) -> "Recipe":
-        if round(self.training.crop * self.rate) < self.network.window:
-            raise ValueError("training.crop is shorter than network.window")
+    def _belongs(self) -> "Recipe":
+        """A setting without effect is a mistake."""
+        for name in set().union(*SECTIONS.values()) - set(SECTIONS[self.task]):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"the task {self.task} has no section {name}")
         return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Recipe":
+        has_network = "network" in SECTIONS[self.task]
+        if has_network and round(self.training.crop * self.rate) < self.network.window:
+            raise ValueError("training.crop is shorter than network.window")
+        sides = (self.data.validation_noisy is None, self.data.validation_clean is None)
+        if self.task == "denoise" and sides[0] != sides[1]:
+            raise ValueError("pairs have two sides, data.validation_noisy and .validation_clean")
+        preset = self.preset
+        if self.task == "diffwave" and self.diffwave.bands != (preset.bands if preset else 0):
+            raise ValueError("diffwave.bands is not the number of bands of the mel")
+        if (preset is None) != (self.task not in TAKES_MEL) and self.task != "diffwave":
+            takes = "takes no mel" if preset else f"needs a mel: {', '.join(PRESETS)}"
+            raise ValueError(f"the task {self.task} {takes}")
+        if preset is not None and preset.rate != self.rate:
+            raise ValueError(f"the mel {preset.name} is for a rate of {preset.rate} Hz")
+        hops = {"vocode": self.network.hop, "diffwave": HOP}
+        if preset is not None and preset.hop != hops.get(self.task, preset.hop):
+            raise ValueError(
+                f"the mel {preset.name} has a hop of {preset.hop}, the network has not"
+            )
+        return self
+
+    @property
+    def preset(self) -> MelPreset | None:
+        """The kind of mel that the model is conditioned on or invents."""
+        return PRESETS[self.mel] if self.mel else None
+
+    @property
+    def command(self) -> str:
+        """What its models are used for: denoise, vocode or generate."""
+        if self.task == "diffwave":
+            return "vocode" if self.mel else "generate"
+        return self.task
+
+    def sections(self) -> dict[str, BaseModel]:
+        """The sections that mean something to this task."""
+        return {name: getattr(self, name) for name in (*SECTIONS[self.task], "data", "training")}
 
     def to_json(self) -> str:
         """All settings as JSON, defaults included."""
-        return self.model_dump_json()
+        return self.model_dump_json(include={"task", "rate", "mel", *self.sections()})
 
 
 def names() -> list[str]:
@@ -161,15 +255,16 @@ def from_json(text: str, where: str) -> Recipe:
         ) from None
     if not isinstance(settings, dict):
         raise RecipeError(f"{where}: its recipe is damaged", "the file is damaged")
+    if isinstance(kept := settings.get("data"), dict):
+        kept.pop("speech", None)  # the first models call data.sounds so, and name no folders
     return parse(settings, where)
 
 
 def to_toml(recipe: Recipe) -> str:
     """All settings as commented TOML, which `load` reads back to an equal recipe."""
     lines = list(_lines(recipe))
-    for name, value in recipe:
-        if isinstance(value, BaseModel):
-            lines += ["", f"[{name}]", *_lines(value)]
+    for name, value in recipe.sections().items():
+        lines += ["", f"[{name}]", *_lines(value)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 """Rendering: sampling a sound of any length in blocks that equal the whole, exactly."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,8 @@ from wavediff.denoiser import Denoiser
 from wavediff.noise import Noise, spectral_tilt
 from wavediff.samplers import SAMPLERS, Walk
 
+Tensors = tuple[Tensor, ...]
+Known = Callable[[int, int, int], Tensors]  # what else a denoiser is told: channel, start, stop
 BLOCK_SECONDS = 12.0  # of a block: long enough that its halo costs little, small in memory
 
 
@@ -37,15 +40,16 @@ class Rendered:
         gain: float,
         request: Request,
         device: torch.device,
+        known: Known | None = None,
     ) -> None:
         self.rate, self.channels, self.samples = source.rate, source.channels, source.samples
         self._source, self._denoiser, self._gain = source, denoiser, gain
-        self._request, self._device = request, device
+        self._request, self._device, self._known = request, device, known
         hop = denoiser.hop
         self._noise = Noise(request.seed)
         self._kernel = spectral_tilt(source.rate)
         self._block = max(1, round(request.block_seconds * source.rate / hop)) * hop
-        self._halo = -(-request.walk.calls * denoiser.receptive_field // hop) * hop
+        self._halo = -(-request.walk.calls * denoiser.reach // hop) * hop
         self._kept: dict[int, Tensor] = {}  # the last blocks, for reads that overlap
 
     def read(self, start: int, stop: int) -> Tensor:
@@ -77,9 +81,10 @@ class Rendered:
         blocks = []
         for channel in range(self.channels):  # one by one: memory is for one channel
             y = observed[channel : channel + 1].to(self._device) * self._gain
+            known = self._known(channel, start, stop) if self._known else ()
 
-            def denoise(x: Tensor, t: float, y: Tensor = y) -> Tensor:
-                return self._denoiser(x, y, x.new_full((x.shape[0],), t))
+            def denoise(x: Tensor, t: float, y: Tensor = y, known: Tensors = known) -> Tensor:
+                return self._denoiser(x, y, x.new_full((x.shape[0],), t), *known)
 
             def draw(number: int, channel: int = channel) -> Tensor:
                 noise = self._noise.shaped(number, channel, start, stop, self._kernel)

@@ -211,12 +211,11 @@ def cost(recipe: Recipe, device: str, timed: bool = True) -> Cost:
     trainer = Trainer(recipe, choose_device(device))
     seconds = math.nan
     if timed:
-        samples = round(settings.crop * recipe.rate)
         items = settings.batch if trainer.device.type != "cpu" else min(settings.batch, TIMED)
-        noisy = 0.05 * torch.randn(items, samples, device=trainer.device)
-        trainer.advance(noisy, 0.5 * noisy)
+        batch = trainer.objective.example(items)
+        trainer.advance(batch)
         begin = time.perf_counter()
-        trainer.advance(noisy, 0.5 * noisy)
+        trainer.advance(batch)
         seconds = (time.perf_counter() - begin) * settings.batch / items
     return Cost(
         sum(parameter.numel() for parameter in trainer.denoiser.parameters()),

@@ -8,16 +8,20 @@ from wavediff.audio import Source
 from wavediff.denoiser import Denoiser
 from wavediff.errors import TaskError
 from wavediff.fullband import FullBand
-from wavediff.level import gated_rms
+from wavediff.generating import GenerateSettings
+from wavediff.level import gain, gated_rms
+from wavediff.mel import MelPreset
 from wavediff.network import BandNet
-from wavediff.path import Bridge
+from wavediff.noise import derive_seed
+from wavediff.path import Bridge, Diffusion
+from wavediff.prior import PriorNet
+from wavediff.published import PublishedNet, PublishedSound
 from wavediff.recipe import Recipe
 from wavediff.render import Rendered, Request
 from wavediff.resample import resampled
 from wavediff.samplers import DIFFUSION_ONLY, SAMPLERS, Walk
+from wavediff.vocoding import Mels, Refinement, VocodeSettings, transform_of
 
-LEVEL = 0.05  # RMS at which sounds enter the network
-SILENT = 1e-6  # RMS below which a recording is not brought to that level any more
 DETERMINISTIC_STEPS = 3  # up to here the bridge's deterministic sampler is the better one
 
 
@@ -65,14 +69,37 @@ class DenoiseSettings:
         return max(1 - self.mix, floor)
 
 
-def build(recipe: Recipe) -> Denoiser:
-    """The untrained denoiser of a recipe."""
+class Published(torch.nn.Module):
+    """The published network where a denoiser of ours would be: it walks a way of its own."""
+
+    def __init__(self, network: PublishedNet) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples to either side that one sample of an answer can depend on."""
+        return self.network.receptive_field
+
+    @property
+    def reach(self) -> int:
+        """The same of a step."""
+        return self.network.receptive_field
+
+
+def build(recipe: Recipe) -> Denoiser | Published:
+    """What a recipe trains, untrained."""
+    preset = recipe.preset
+    if recipe.task == "diffwave":
+        return Published(PublishedNet(recipe.diffwave))
+    if recipe.task == "vocode" and preset is not None:
+        network = BandNet(recipe.network, preset.bands)
+        return Denoiser(network, Refinement(transform_of(preset), recipe.vocode.between))
+    if recipe.task == "generate" and preset is not None:
+        settings = recipe.generate
+        prior = PriorNet(recipe.prior, preset.bands, settings.frames)
+        return Denoiser(prior, Diffusion(1.0, settings.sigma_min, settings.sigma_max))
     return Denoiser(BandNet(recipe.network), Bridge(recipe.path.scale, recipe.path.growth))
-
-
-def gain(rms: float) -> float:
-    """What brings a recording of this RMS to the level that the network is trained at."""
-    return LEVEL / max(rms, SILENT)
 
 
 def denoise(
@@ -90,3 +117,40 @@ def denoise(
     request = Request(settings.walk, settings.seed, settings.block_seconds)
     denoised = Rendered(observed, denoiser, gain(gated_rms(observed)), request, device)
     return FullBand(source, observed, denoised, settings.dry)
+
+
+def published_vocode(
+    mels: Mels, network: PublishedNet, preset: MelPreset, settings: VocodeSettings
+) -> Source:
+    """The sound of a mel by the published network."""
+    mel = mels.read(0, mels.frames)[0]
+    return PublishedSound(
+        network,
+        preset.rate,
+        mel,
+        mels.frames * preset.hop,
+        settings.seed,
+        _fast(network, settings.steps),
+        settings.block_seconds,
+    )
+
+
+def published_sound(
+    network: PublishedNet, rate: int, settings: GenerateSettings, number: int
+) -> Source:
+    """A sound by the published network without a condition."""
+    if settings.labels:
+        raise TaskError("the model knows no labels", "leave out --label")
+    samples = round((settings.seconds or 5.0) * rate)
+    seed = derive_seed(settings.seed, number)
+    return PublishedSound(network, rate, None, samples, seed, _fast(network, settings.render_steps))
+
+
+def _fast(network: PublishedNet, steps: int | None) -> bool:
+    """Whether the schedule of few steps is meant."""
+    few, whole = len(network.config.inference_schedule), network.config.steps
+    if steps not in (None, few, whole):
+        raise TaskError(
+            f"{steps} steps are not possible", f"a published model has --steps {few} and {whole}"
+        )
+    return steps != whole

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before any group is there: its functions keep the one they meet
 
 from wavediff import batches
 from wavediff import checkpoint as checkpoints
@@ -22,6 +23,7 @@ from wavediff.validation import Examples, Validation, examples, validate
 
 CHECKPOINT = "checkpoint.safetensors"
 RECIPE = "recipe.toml"
+MEASURED = 64  # items by which a new training gets to know its data
 DIVERGED = 4.0  # times the first loss, and MARGIN more: beyond that a training has diverged
 MARGIN = 0.5  # because a good loss may be zero
 
@@ -61,6 +63,7 @@ def train(
     or has diverged; the last good checkpoint stays.
     """
     chosen = choose_device(_own_device(device))
+    recipe = batches.completed(recipe)
     with _processes(chosen) as (rank, world):
         trainer = Trainer(recipe, chosen)
         whole = _begin(trainer, Path(folder), init)
@@ -71,6 +74,8 @@ def train(
                 "set training.batch to a multiple of the processes",
             )
         prepared = batches.prepare(recipe)
+        if trainer.step == 0 and init is None:
+            trainer.measure(prepared.source.batch(0, range(MEASURED)))
         items = range(rank * share, (rank + 1) * share)
         run = _Run(trainer, Path(folder), rank == 0, trainer.step, whole)
         try:
@@ -90,11 +95,11 @@ def _steps(
     try:
         stream = prepared.stream(trainer.step, trainer.recipe.training.steps, items)
         with contextlib.closing(stream):
-            for noisy, clean in stream:
+            for batch in stream:
                 trainer.seconds, stopped = _agree(trainer.seconds, stop(), device)
                 if stopped or trainer.progress() >= 1:
                     break
-                step = trainer.advance(noisy.to(device), clean.to(device), items.start)
+                step = trainer.advance(batch, items.start)
                 watch.see(step.loss, trainer.step)
                 now = time.monotonic()
                 trainer.seconds, before = trainer.seconds + now - before, now
@@ -106,6 +111,8 @@ def _steps(
     except GeneratorExit:  # closed between two steps: nothing is half done
         run.save()
         raise
+    finally:
+        trainer.model = trainer.denoiser  # without what would keep the processes' group alive
 
 
 @dataclass
@@ -218,7 +225,8 @@ def _begin(trainer: Trainer, folder: Path, init: str | Path | None) -> bool:
 def _lasting(recipe: Recipe) -> dict[str, Any]:
     """What a training cannot change on its way; all other settings may differ when it goes on."""
     path = (recipe.path.kind, recipe.path.scale, recipe.path.growth)
-    return {"task": recipe.task, "rate": recipe.rate, "network": recipe.network, "path": path}
+    fixed = {"task": recipe.task, "rate": recipe.rate, "path": path, "mel": recipe.mel}
+    return fixed | {name: getattr(recipe, name) for name in ("network", "prior", "diffwave")}
 
 
 @contextlib.contextmanager

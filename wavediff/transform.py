@@ -10,21 +10,23 @@ from torch import Tensor
 
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)  # else a window first made while rendering could not be trained with
-def _window(length: int, device: torch.device) -> Tensor:
-    return torch.hann_window(length, periodic=True, device=device).sqrt()
+def _window(length: int, power: float, device: torch.device) -> Tensor:
+    return torch.hann_window(length, periodic=True, device=device) ** power
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A short-time Fourier transform with the root of a Hann window on both sides.
+    """A short-time Fourier transform with a power of the Hann window on both sides.
 
-    Frame `f` is centred on sample `f * hop`; beyond its ends a sound counts as silence. The sum is
-    divided by that of the squared windows, which is a constant but at the ends, so that
-    `synthesise(analyse(x))` is `x` to rounding (Griffin and Lim 1984).
+    The root is the window of lapped transforms, the Hann window itself that of mels and of phases
+    made for them. Frame `f` is centred on sample `f * hop`; beyond its ends a sound counts as
+    silence. The sum is divided by that of the squared windows, so that `synthesise(analyse(x))` is
+    `x` to rounding (Griffin and Lim 1984).
     """
 
     window: int  # samples
     hop: int  # samples
+    power: float = 0.5  # of the Hann window; 1 is the window itself
 
     def __post_init__(self) -> None:
         if self.hop < 1 or self.window % (2 * self.hop):
@@ -45,21 +47,30 @@ class Transform:
         half = self.window // 2
         right = (frames - 1) * self.hop + half - audio.shape[-1]
         framed = F.pad(audio, (half, right)).unfold(-1, self.window, self.hop)
-        return torch.fft.rfft(framed * _window(self.window, audio.device))
+        return torch.fft.rfft(framed * self.taper(audio.device))
 
     def synthesise(self, spectrum: Tensor, samples: int) -> Tensor:
         """Complex (batch, frames, bins) to (batch, samples)."""
-        batch, frames, _ = spectrum.shape
-        window = _window(self.window, spectrum.device)
+        window = self.taper(spectrum.device)
         framed = torch.fft.irfft(spectrum, self.window) * window
+        sound = self.overlap_add(framed)
+        weight = self.overlap_add(window.square().expand(1, framed.shape[1], -1))
+        inside = slice(self.window // 2, self.window // 2 + samples)
+        return sound[:, inside] / weight[:, inside]
+
+    def taper(self, device: torch.device) -> Tensor:
+        """The window, float32 (window,)."""
+        return _window(self.window, self.power, device)
+
+    def overlap_add(self, framed: Tensor, out: Tensor | None = None) -> Tensor:
+        """(batch, frames, window) to (batch, window + hop * (frames - 1)), or into `out`."""
+        batch, frames, _ = framed.shape
         overlap = self.window // self.hop
         # Every frame is cut into pieces of one hop; piece p of frame f lands on hop f + p.
         pieces = framed.view(batch, frames, overlap, self.hop)
-        squares = window.square().view(overlap, self.hop)
-        sound = framed.new_zeros(batch, frames + overlap - 1, self.hop)
-        weight = window.new_zeros(frames + overlap - 1, self.hop)
+        length = (frames + overlap - 1) * self.hop
+        sound = framed.new_zeros(batch, length) if out is None else out.zero_()
+        hops = sound.view(batch, -1, self.hop)
         for piece in range(overlap):
-            sound[:, piece : piece + frames] += pieces[:, :, piece]
-            weight[piece : piece + frames] += squares[piece]
-        inside = slice(self.window // 2, self.window // 2 + samples)
-        return sound.reshape(batch, -1)[:, inside] / weight.reshape(-1)[inside]
+            hops[:, piece : piece + frames] += pieces[:, :, piece]
+        return sound

@@ -1,33 +1,43 @@
-"""How good a model in training is: measured on pairs by the same sampler as in use."""
+"""How good a model in training is: measured on examples by the same sampler as in use."""
 
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from torch import Tensor
 
 from wavediff import data
 from wavediff.batches import Batches
-from wavediff.metrics import estoi, si_sdr
+from wavediff.generating import GenerateSettings, Invented
+from wavediff.metrics import METRICS, available
 from wavediff.model import Model
+from wavediff.objective import Batch
 from wavediff.recipe import Recipe
+from wavediff.vocoding import Start
 
-MOST_PAIRS = 64
-LONGEST = 30  # seconds of a pair that are used
-OWN_PAIRS = 8  # drawn from the training's own sounds where no pairs are named
+MOST = 64  # examples that are used
+LONGEST = 30  # seconds of one that are used
+OWN = 8  # drawn from the training's own sounds where none are named
+SCORES = {"denoise": ("si_sdr", "estoi"), "vocode": ("mr_stft", "pesq"), "generate": ()}
+SKETCH = 32  # iterations of Griffin-Lim that make an invented mel heard
 
-Examples = Sequence[tuple[Tensor, Tensor]]  # noisy and clean, (samples,) each
+Examples = Sequence[Batch]  # one item each, without the dimension of the batch
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Means over the pairs, and the first pair's sounds to look at and listen to."""
+    """Means over the examples, and the first one's sounds to look at and listen to."""
 
-    si_sdr: float  # dB
-    estoi: float  # nan where pystoi is not installed
+    scores: dict[str, float]  # by the keys of METRICS; nan where a package is not installed
     rate: int
-    examples: dict[str, Tensor]  # noisy, clean and denoised, (samples,) each
+    examples: dict[str, Tensor]  # by what they are, (samples,) each
+
+    def table(self) -> str:
+        """The scores in words."""
+        known = {key: value for key, value in self.scores.items() if not math.isnan(value)}
+        parts = (f"{METRICS[key].name} {METRICS[key].show(value)}" for key, value in known.items())
+        return ", ".join(parts)
 
 
 def examples(recipe: Recipe, prepared: Batches) -> Examples:
@@ -36,35 +46,51 @@ def examples(recipe: Recipe, prepared: Batches) -> Examples:
     The latter show progress, not how the model does on sounds it never heard. Raises DataError.
     """
     settings = recipe.data
-    if settings.validation_noisy is None or settings.validation_clean is None:
-        source = replace(prepared.source, seed=recipe.training.seed + 1)
-        return list(zip(*source.batch(0, range(OWN_PAIRS)), strict=True))
-    sides = data.twins(
-        settings.validation_noisy, settings.validation_clean, recipe.rate, settings.memory_limit
+    if settings.validation_clean is None:
+        source = cast(Any, prepared.source)
+        another = replace(source, seed=recipe.training.seed + 1)
+        return list(zip(*another.batch(0, range(OWN)), strict=True))
+    noisy, clean, limit = (
+        settings.validation_noisy,
+        settings.validation_clean,
+        settings.memory_limit,
     )
-    pairs = []
-    for clip in range(min(len(sides[0]), MOST_PAIRS)):
+    if noisy is None:
+        sides = [data.load([clean], recipe.rate, limit)]
+    else:
+        sides = list(data.twins(noisy, clean, recipe.rate, limit))
+    found = []
+    for clip in range(min(len(sides[0]), MOST)):
         samples = min(LONGEST * recipe.rate, *(int(side.lengths[clip]) for side in sides))
-        noisy, clean = (side.crop(clip, 0, samples) for side in sides)
-        pairs.append((noisy, clean))
-    return pairs
+        found.append(tuple(side.crop(clip, 0, samples) for side in sides))
+    return found
 
 
-def validate(model: Model, pairs: Examples) -> Validation:
-    """Denoise the pairs with one step, and compare. Pairs for which a figure is not defined, such
-    as those without speech, do not count."""
-    with_estoi = importlib.util.find_spec("pystoi") is not None
-    scores: dict[str, list[float]] = {"si_sdr": [], "estoi": []}
+def validate(model: Model, given: Examples) -> Validation:
+    """What the model makes of the examples, compared. Examples for which a figure is not defined,
+    such as those without speech, do not count."""
+    task, rate = model.recipe.task, model.recipe.rate
+    if task == "generate":
+        return Validation({}, rate, {"generated": _sketch(model)})
+    keys = [key for key in SCORES[task] if key in available()]
+    scores: dict[str, list[float]] = {key: [] for key in keys}
     heard: dict[str, Tensor] = {}
-    rate = model.recipe.rate
-    for noisy, clean in pairs:
-        denoised = model.denoise(noisy, rate)
-        assert isinstance(denoised, Tensor)
-        scores["si_sdr"].append(si_sdr(clean, denoised))
-        if with_estoi:
-            scores["estoi"].append(estoi(clean, denoised, rate))
-        heard = heard or {"noisy": noisy, "clean": clean, "denoised": denoised}
-    return Validation(_mean(scores["si_sdr"]), _mean(scores["estoi"]), rate, heard)
+    for noisy, *others in given:
+        clean = others[0] if others else noisy
+        made = model.denoise(noisy, rate) if task == "denoise" else model.resynthesise(clean, rate)
+        assert isinstance(made, Tensor)
+        for key in keys:
+            scores[key].append(METRICS[key].function(clean, made, rate))
+        heard = heard or {"noisy": noisy, "clean": clean, f"{task}d": made}
+    return Validation({key: _mean(scores[key]) for key in keys}, rate, heard)
+
+
+def _sketch(model: Model) -> Tensor:
+    """A sound of an invented mel, without a vocoder: (samples,)."""
+    preset = model.preset
+    invented = Invented(model.denoiser, preset, GenerateSettings(), model.device)
+    start = Start(invented, preset, SKETCH, 0)
+    return start.read(0, start.samples)[0]
 
 
 def _mean(scores: list[float]) -> float:

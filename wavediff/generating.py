@@ -1,0 +1,138 @@
+"""Generation: a prior invents a mel spectrogram, a vocoder makes sound of it."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from wavediff.denoiser import Denoiser
+from wavediff.errors import TaskError
+from wavediff.mel import MelPreset
+from wavediff.noise import Noise, derive_seed
+from wavediff.path import Diffusion
+from wavediff.prior import PriorNet
+from wavediff.samplers import SAMPLERS, Walk
+
+BLOCK = 2048  # frames of a block
+GUIDED = (0.1, 5.0)  # sigmas between which guidance acts (Kynkäänniemi et al. 2024)
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """What the user of a generator may choose."""
+
+    steps: int = 16  # of the prior
+    sampler: str = "ancestral"
+    guidance: float = 1.0  # above 1 labels are followed more closely, at twice the calls
+    labels: dict[str, float] = field(default_factory=dict)  # shares of those that are asked for
+    seconds: float | None = None  # of a sound of any length
+    seed: int = 0
+    render_steps: int | None = None  # network calls of the vocoder; None for what it is made for
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise TaskError(f"{self.steps} steps are not possible", "--steps takes 1 and more")
+        if self.sampler not in SAMPLERS:
+            raise TaskError(
+                f"no sampler is called {self.sampler}", "there are " + ", ".join(SAMPLERS)
+            )
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise TaskError(
+                f"a guidance of {self.guidance} is not possible", "--guidance takes 0 and more"
+            )
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise TaskError(
+                f"{self.seconds} seconds are not possible", "--seconds takes more than 0"
+            )
+
+
+def shares(network: PriorNet, labels: dict[str, float]) -> Tensor | None:
+    """How much of each label is asked for, (1, labels). Raises TaskError for unknown ones."""
+    known = network.config.labels
+    for label, weight in labels.items():
+        if label not in known:
+            hint = "it knows " + ", ".join(known) if known else "leave out --label"
+            raise TaskError(f"the model knows no label {label}", hint)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise TaskError(f"a weight of {weight} for {label}", "weights are 0 and more")
+    if not known:
+        return None
+    row = torch.tensor([[labels.get(label, 0.0) for label in known]])
+    return row / max(float(row.sum()), 1e-9) if labels else row
+
+
+class Invented:
+    """A mel that does not exist yet, invented as it is read: frames of one or more channels.
+
+    Its blocks are sampled with the reach of all calls on either side, on noise by position, so that
+    a long mel does not depend on them.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        preset: MelPreset,
+        settings: GenerateSettings,
+        device: torch.device,
+        number: int = 0,
+    ) -> None:
+        assert isinstance(denoiser, Denoiser)
+        network, path = denoiser.network, denoiser.path
+        assert isinstance(network, PriorNet)
+        assert isinstance(path, Diffusion)
+        self.channels = 1
+        self.frames = network.frames or _frames(settings, preset)
+        self._network, self._path, self._denoiser = network, path, denoiser
+        self._settings, self._preset, self._device = settings, preset, device
+        self._labels = shares(network, settings.labels)
+        self._noise = Noise(derive_seed(settings.seed, number))
+        self._walk = Walk(settings.sampler, settings.steps)
+        self._kept: dict[int, Tensor] = {}
+
+    def read(self, first: int, last: int) -> Tensor:
+        """(1, bands, last - first), the frames at its ends repeated beyond them."""
+        wanted = torch.arange(first, last).clamp(0, self.frames - 1)
+        low, high = int(wanted[0]), int(wanted[-1]) + 1
+        blocks = [self._block(n) for n in range(low // BLOCK, -(-high // BLOCK))]
+        return torch.cat(blocks, -1)[..., wanted - low // BLOCK * BLOCK]
+
+    def _block(self, number: int) -> Tensor:
+        if number not in self._kept:
+            self._kept = {n: kept for n, kept in self._kept.items() if n == number - 1}
+            self._kept[number] = self._sample(number * BLOCK)
+        return self._kept[number]
+
+    @torch.inference_mode()
+    def _sample(self, first: int) -> Tensor:
+        last, halo = min(first + BLOCK, self.frames), self._walk.calls * self._denoiser.reach
+        start, stop = max(0, first - halo), min(self.frames, last + halo)
+
+        def draw(number: int) -> Tensor:
+            bands = range(self._preset.bands)
+            rows = [self._noise.read(number, band, start, stop) for band in bands]
+            return torch.stack(rows)[None].to(self._device)
+
+        times = self._path.times(self._settings.steps)
+        x = self._path.start(torch.zeros(0), lambda: draw(-1))
+        x = SAMPLERS[self._walk.sampler](self._path, self._guess, x, x, times, draw)
+        mel = self._network.mel(x).clamp(min=self._preset.silence).cpu()
+        return mel[..., first - start : last - start]
+
+    def _guess(self, x: Tensor, sigma: float) -> Tensor:
+        """The denoiser's guess, moved away from what it would be without the labels."""
+        at = x.new_full((x.shape[0],), sigma)
+        if self._labels is None:
+            return self._denoiser(x, None, at)
+        labels, weight = self._labels.to(self._device), self._settings.guidance
+        asked = bool(self._settings.labels)
+        if weight == 1 or not asked or not GUIDED[0] < sigma < GUIDED[1]:
+            return self._denoiser(x, labels, at)
+        both = torch.cat((labels, torch.zeros_like(labels)))
+        named, free = self._denoiser(x.repeat(2, 1, 1), both, at.repeat(2)).chunk(2)
+        return free + weight * (named - free)
+
+
+def _frames(settings: GenerateSettings, preset: MelPreset) -> int:
+    seconds = 5.0 if settings.seconds is None else settings.seconds
+    return max(1, math.ceil(seconds * preset.rate / preset.hop))

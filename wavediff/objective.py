@@ -1,0 +1,227 @@
+"""Objectives: what a training makes of a batch, and the loss of it, task by task."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavediff.denoiser import Denoiser
+from wavediff.level import LEVEL
+from wavediff.losses import denoise_loss, spectral_loss
+from wavediff.mel import MelPreset, mel
+from wavediff.noise import spectral_tilt
+from wavediff.path import Diffusion, Path
+from wavediff.prior import PriorNet
+from wavediff.published import PublishedNet, training_loss
+from wavediff.recipe import Recipe
+from wavediff.samplers import SAMPLERS, zero_draw
+from wavediff.tasks import Published
+from wavediff.vocoding import framed, lead, phased, start_magnitudes, transform_of
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SILENT_SPREAD = 0.1  # of a band in a mel, in which there is nothing to hear
+Batch = tuple[Tensor, ...]  # of a task: each (batch, …)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of a step, a row for each item."""
+
+    t: Tensor  # (batch,) how far along the path, 0 clean to 1 corrupted
+    noise: Tensor  # (batch, …), white; a vocoder's first phases
+    chance: Tensor  # (batch,), even in [0, 1)
+    calls: int = 1  # of the sampler, whose states before the last one are trained on
+
+    def part(self, items: slice) -> "Draw":
+        """The rows of some items."""
+        return replace(self, t=self.t[items], noise=self.noise[items], chance=self.chance[items])
+
+    def to(self, device: torch.device) -> "Draw":
+        """The same on a device."""
+        moved = {name: getattr(self, name).to(device) for name in ("t", "noise", "chance")}
+        return replace(self, **moved)
+
+
+class Objective(nn.Module):
+    """A denoiser and how its task trains it. Called, it answers with each item's loss, (batch,)."""
+
+    def __init__(self, recipe: Recipe, denoiser: Denoiser | Published) -> None:
+        super().__init__()
+        self.recipe, self.denoiser = recipe, denoiser
+
+    def measure(self, batch: Batch) -> None:
+        """Fit to the data, before the first step, what is no weight."""
+
+    def example(self, items: int) -> Batch:
+        """A batch of noise, to see what a step costs."""
+        samples = round(self.recipe.training.crop * self.recipe.rate)
+        if (preset := self.recipe.preset) is not None:
+            samples = samples // preset.hop * preset.hop
+        return (LEVEL * torch.randn(items, samples),)
+
+    def draw(self, batch: Batch, items: int, generator: torch.Generator) -> Draw:
+        """The numbers of a step for all `items` of all processes, of whose `batch` is a share."""
+        raise NotImplementedError
+
+    @property
+    def path(self) -> Path:
+        """The path of the task."""
+        assert isinstance(self.denoiser, Denoiser)
+        return self.denoiser.path
+
+    def guess(self, x: Tensor, observation: Tensor, t: Tensor, *known: Tensor) -> Tensor:
+        """The denoiser's, in the precision of the training."""
+        with self.precision(x.device):
+            return self.denoiser(x, observation, t, *known)
+
+    def precision(self, device: torch.device) -> torch.autocast:
+        """The context in which the network computes."""
+        wanted = self.recipe.training.precision
+        return torch.autocast(device.type, AUTOCAST.get(wanted), enabled=wanted in AUTOCAST)
+
+    @torch.no_grad()
+    def rolled_out(self, observation: Tensor, calls: int, *known: Tensor) -> Tensor:
+        """The sampler's own state before the last of its calls."""
+
+        def denoise(x: Tensor, t: float) -> Tensor:
+            return self.guess(x, observation, torch.full_like(x[:, 0], t), *known)
+
+        path = self.path
+        draw = zero_draw(observation)
+        times = path.times(calls)[:-1]
+        return SAMPLERS["ddim"](path, denoise, observation, observation, times, draw)
+
+
+class DenoiseObjective(Objective):
+    """Batches of (noisy, clean), each (batch, samples), along a bridge."""
+
+    kernel: Tensor  # (taps,) of the bridge's noise
+
+    def example(self, items: int) -> Batch:
+        (noisy,) = super().example(items)
+        return noisy, noisy / 2
+
+    def __init__(self, recipe: Recipe, denoiser: Denoiser | Published) -> None:
+        super().__init__(recipe, denoiser)
+        self.register_buffer("kernel", spectral_tilt(recipe.rate), persistent=False)
+
+    def draw(self, batch: Batch, items: int, generator: torch.Generator) -> Draw:
+        path = self.recipe.path
+        t = torch.rand(items, generator=generator)
+        chance = torch.rand(items, generator=generator)
+        t = torch.where(chance < path.at_start, 1.0, t.clamp(min=1e-3))
+        calls = _calls(path.rollout, generator)
+        if calls > 1:
+            t = torch.full_like(t, self.path.times(calls)[-2])
+        samples = batch[0].shape[-1] + self.kernel.shape[0] - 1
+        return Draw(t, torch.randn(items, samples, generator=generator), chance, calls)
+
+    def forward(self, batch: Batch, draw: Draw) -> Tensor:
+        noisy, clean = batch
+        if draw.calls > 1:
+            x = self.rolled_out(noisy, draw.calls)
+        else:
+            noise = F.conv1d(draw.noise[:, None], self.kernel[None, None])[:, 0]
+            x = self.path.corrupt(clean, noisy, draw.t, noise)
+        return denoise_loss(self.guess(x, noisy, draw.t), clean, self.recipe.loss)
+
+
+class VocodeObjective(Objective):
+    """Batches of (clean,), (batch, samples), whose mel and start are made here."""
+
+    def draw(self, batch: Batch, items: int, generator: torch.Generator) -> Draw:
+        calls = _calls(self.recipe.vocode.rollout, generator)
+        t = torch.full((items,), self.path.times(calls)[-2])
+        noise = torch.rand(items, self._preset.bins, generator=generator)  # the first phases
+        return Draw(t, noise, torch.rand(items, generator=generator), calls)
+
+    def forward(self, batch: Batch, draw: Draw) -> Tensor:
+        (clean,) = batch
+        preset = self._preset
+        sound = F.pad(clean, (lead(preset), 0))
+        with torch.no_grad():
+            known = framed(mel(clean, preset), preset)
+            start = phased(
+                start_magnitudes(known, preset),
+                transform_of(preset),
+                sound.shape[-1],
+                draw.noise,
+                self.recipe.vocode.iterations,
+            )
+        x = self.rolled_out(start, draw.calls, known)
+        return spectral_loss(self.guess(x, start, draw.t, known), sound, self.recipe.spectral)
+
+    @property
+    def _preset(self) -> MelPreset:
+        preset = self.recipe.preset
+        assert preset is not None
+        return preset
+
+
+class PriorObjective(Objective):
+    """Batches of mels (batch, bands, frames) and labels (batch, labels), along a diffusion."""
+
+    def example(self, items: int) -> Batch:
+        preset, settings = self.recipe.preset, self.recipe.generate
+        assert preset is not None
+        frames = settings.frames or round(self.recipe.training.crop * preset.rate / preset.hop)
+        mels = torch.randn(items, preset.bands, frames)
+        return mels, torch.zeros(items, len(self.recipe.prior.labels))
+
+    @torch.no_grad()
+    def measure(self, batch: Batch) -> None:
+        network, mels = self.denoiser.network, batch[0]
+        assert isinstance(network, PriorNet)
+        network.centre.copy_(mels.mean((0, 2)))
+        network.spread.copy_(mels.std((0, 2)).clamp(min=SILENT_SPREAD))
+
+    def draw(self, batch: Batch, items: int, generator: torch.Generator) -> Draw:
+        t = torch.rand(items, generator=generator).clamp(1e-4, 1 - 1e-4)
+        noise = torch.randn(items, *batch[0].shape[1:], generator=generator)
+        return Draw(t, noise, torch.rand(items, generator=generator))
+
+    def forward(self, batch: Batch, draw: Draw) -> Tensor:
+        mels, labels = batch
+        network, path, settings = self.denoiser.network, self.path, self.recipe.generate
+        assert isinstance(network, PriorNet)
+        assert isinstance(path, Diffusion)
+        clean = network.normalised(mels)
+        # The time is the rank of sigma, which is log-normal (Karras et al. 2022, table 1).
+        sigma = (settings.mean + settings.spread * torch.special.ndtri(draw.t)).exp()
+        named = labels * (draw.chance >= settings.unlabelled)[:, None]
+        guess = self.guess(path.corrupt(clean, clean, sigma, draw.noise), named, sigma)
+        return (path.loss_weight(sigma)[:, None, None] * (guess - clean).square()).mean((1, 2))
+
+
+class PublishedObjective(Objective):
+    """Batches of (clean,), (batch, samples), for the published network, as it was published."""
+
+    def draw(self, batch: Batch, items: int, generator: torch.Generator) -> Draw:
+        t, chance = (torch.rand(items, generator=generator) for _ in range(2))
+        return Draw(t, torch.randn(items, batch[0].shape[-1], generator=generator), chance)
+
+    def forward(self, batch: Batch, draw: Draw) -> Tensor:
+        (clean,), preset, network = batch, self.recipe.preset, self.denoiser.network
+        assert isinstance(network, PublishedNet)
+        known = None
+        if preset is not None:
+            known = mel(clean, preset)[..., : clean.shape[-1] // preset.hop]
+        step = (draw.t * network.config.steps).long()
+        with self.precision(clean.device):
+            return training_loss(network, clean, known, step, draw.noise)
+
+
+OBJECTIVES: dict[str, Callable[[Recipe, Denoiser | Published], Objective]] = {
+    "denoise": DenoiseObjective,
+    "vocode": VocodeObjective,
+    "generate": PriorObjective,
+    "diffwave": PublishedObjective,
+}
+
+
+def _calls(rollout: float, generator: torch.Generator) -> int:
+    """How many calls the sampler makes whose last is trained: 1, or by chance 2 or 4."""
+    calls = int(torch.tensor((2, 4))[torch.randint(2, (1,), generator=generator)])
+    return calls if torch.rand(1, generator=generator) < rollout else 1

@@ -1,0 +1,396 @@
+"""The published DiffWave: its network, its schedules and its way of sampling, beside our own.
+
+Kong et al. 2021, "DiffWave: A Versatile Diffusion Model for Audio Synthesis", in the form whose
+checkpoints people have (lmnt-com/diffwave); `published_import` reads those.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from wavediff.errors import MelError
+from wavediff.noise import Noise
+from wavediff.render import BLOCK_SECONDS
+
+HOP = 256  # samples of a mel frame: two up-samplers by 16
+SLOPE = 0.4  # of the leaky ReLU behind each of them
+MEL_REACH = 391  # samples to either side from which frames reach a sample, through both of them
+CODE = 512  # numbers that tell the layers the step
+KEPT_BYTES = 1 << 30  # of projected mels, at most, that are kept from step to step
+
+
+class PublishedConfig(BaseModel):
+    """The size of a `PublishedNet`, and the variances of the noise it was made for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: int = Field(64, gt=0, le=4096, description="channels of a residual layer")
+    layers: int = Field(30, gt=0, le=1000, description="residual layers")
+    cycle: int = Field(10, gt=0, le=20, description="layers after which dilations 1, 2, 4 … repeat")
+    bands: int = Field(80, ge=0, le=4096, description="bands of the mel; 0 for unconditional")
+    training_schedule: tuple[float, ...] = Field(
+        tuple(np.linspace(1e-4, 0.05, 50).tolist()),
+        min_length=2,
+        max_length=1000,
+        description="variance of the noise that each training step adds",
+    )
+    inference_schedule: tuple[float, ...] = Field(
+        (1e-4, 1e-3, 0.01, 0.05, 0.2, 0.5),
+        min_length=1,
+        max_length=1000,
+        description="the same for the few steps of fast sampling",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PublishedConfig":
+        for schedule in (self.training_schedule, self.inference_schedule):
+            if not all(a > b > 0 for a, b in pairwise([1.0, *_cumulated(schedule)])):
+                raise ValueError("a schedule has to be of variances between 0 and 1")
+        Schedule.of(self, fast=True)
+        return self
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of each layer, in samples."""
+        return [2 ** (layer % self.cycle) for layer in range(self.layers)]
+
+    @property
+    def steps(self) -> int:
+        """Of the training, and of sampling with the full schedule."""
+        return len(self.training_schedule)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A walk from noise to sound, its steps numbered from the sound's end (Ho et al. 2020)."""
+
+    beta: list[float]  # the variance that a step adds
+    alpha_cum: list[float]  # what is left of the sound's power
+    steps: list[float]  # what the network is told: places between training steps
+
+    @classmethod
+    def of(cls, config: PublishedConfig, fast: bool) -> "Schedule":
+        """The few steps of fast sampling, or all steps of the training."""
+        known = _cumulated(config.training_schedule)
+        beta = config.inference_schedule if fast else config.training_schedule
+        alpha_cum = _cumulated(beta)
+        return cls(list(beta), alpha_cum, [_place(level, known) for level in alpha_cum])
+
+    @property
+    def calls(self) -> int:
+        """Of the network."""
+        return len(self.beta)
+
+    def advance(self, x: Tensor, eps: Tensor, number: int, noise: Tensor | None) -> Tensor:
+        """The state after step `number`, within [-1, 1], given the network's answer at it."""
+        beta, lost = self.beta[number], 1 - self.alpha_cum[number]
+        x = (x - beta / math.sqrt(lost) * eps) / math.sqrt(1 - beta)
+        if noise is not None:
+            x = x + math.sqrt((1 - self.alpha_cum[number - 1]) / lost * beta) * noise
+        return x.clamp(-1, 1)
+
+
+def _cumulated(schedule: tuple[float, ...]) -> list[float]:
+    """What is left of the sound's power after each step, in float64."""
+    return np.cumprod(1 - np.array(schedule, np.float64)).tolist()
+
+
+def _place(level: float, known: list[float]) -> float:
+    """The training step with so much of the sound left; between two, linear in amplitude."""
+    for step, (before, after) in enumerate(pairwise(known)):
+        if after <= level <= before:
+            root, high, low = math.sqrt(level), math.sqrt(before), math.sqrt(after)
+            return step + (high - root) / (high - low)
+    raise ValueError("the inference schedule leaves the range of the training schedule")
+
+
+def step_table(steps: int) -> Tensor:
+    """(steps, 128): sines, then cosines of each step at 64 frequencies from 1 to 10,000.
+
+    Their arguments are rounded to float32 as the published table's are: at 490,000 that moves an
+    angle by up to 0.03, which trained weights know. The rest is exact, the same on every machine.
+    """
+    exponent = torch.arange(64) * 4.0 / 63.0
+    frequency = (10.0 ** exponent.double()).float()
+    angle = (torch.arange(steps)[:, None] * frequency).double()
+    return torch.cat((angle.sin(), angle.cos()), 1).float()
+
+
+class StepCode(nn.Module):
+    """What tells the layers the step; between two whole steps it interpolates their table rows."""
+
+    table: Tensor  # (steps, 128)
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.register_buffer("table", step_table(steps), persistent=False)
+        self.projection1 = nn.Linear(128, CODE)
+        self.projection2 = nn.Linear(CODE, CODE)
+
+    def forward(self, step: Tensor) -> Tensor:
+        """(batch,) integers or floats to (batch, 512)."""
+        low, high = step.floor().long(), step.ceil().long()
+        share = (step - low).to(self.table)[:, None]
+        row = torch.lerp(self.table[low], self.table[high], share)
+        return F.silu(self.projection2(F.silu(self.projection1(row))))
+
+
+class MelUpsampler(nn.Module):
+    """From mel frames to samples, by two transposed convolutions over bands and time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.ConvTranspose2d(1, 1, (3, 32), stride=(1, 16), padding=(1, 8))
+        self.conv2 = nn.ConvTranspose2d(1, 1, (3, 32), stride=(1, 16), padding=(1, 8))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """(batch, bands, frames) to (batch, bands, frames * HOP)."""
+        x = F.leaky_relu(self.conv1(mel[:, None]), SLOPE)
+        return F.leaky_relu(self.conv2(x), SLOPE)[:, 0]
+
+
+class ResidualLayer(nn.Module):
+    """A dilated convolution and a gate; half of its answer goes on, half goes to the end."""
+
+    def __init__(self, config: PublishedConfig, dilation: int) -> None:
+        super().__init__()
+        wide = 2 * config.channels
+        self.dilated_conv = _conv(config.channels, wide, 3, dilation)
+        self.diffusion_projection = nn.Linear(CODE, config.channels)
+        self.conditioner_projection = _conv(config.bands, wide) if config.bands else None
+        self.output_projection = _conv(config.channels, wide)
+
+    def forward(self, x: Tensor, code: Tensor, mel: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(batch, channels, samples), (batch, 512), (batch, bands, samples): onward and skip."""
+        wide = self.dilated_conv(x + self.diffusion_projection(code)[:, :, None])
+        condition = self.condition(mel)
+        wide = wide if condition is None else wide + condition
+        gate, value = wide.chunk(2, 1)
+        onward, skip = self.output_projection(gate.sigmoid() * value.tanh()).chunk(2, 1)
+        return (x + onward) / math.sqrt(2), skip
+
+    def condition(self, mel: Tensor | None) -> Tensor | None:
+        """What the mel adds before the gate: (batch, 2 * channels, samples)."""
+        return None if self.conditioner_projection is None else self.conditioner_projection(mel)
+
+
+def _conv(inputs: int, outputs: int, taps: int = 1, dilation: int = 1) -> nn.Conv1d:
+    conv = nn.Conv1d(inputs, outputs, taps, padding=taps // 2 * dilation, dilation=dilation)
+    nn.init.kaiming_normal_(conv.weight)
+    return conv
+
+
+class PublishedNet(nn.Module):
+    """Answers with the noise in a sound, given the step; its weights are named as published."""
+
+    def __init__(self, config: PublishedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.input_projection = _conv(1, config.channels)
+        self.diffusion_embedding = StepCode(config.steps)
+        self.spectrogram_upsampler = MelUpsampler() if config.bands else None
+        self.residual_layers = nn.ModuleList(ResidualLayer(config, d) for d in config.dilations)
+        self.skip_projection = _conv(config.channels, config.channels)
+        self.output_projection = _conv(config.channels, 1)
+        nn.init.zeros_(self.output_projection.weight)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples to either side that one sample of the answer can depend on, in x or mel."""
+        return self.reach(1)
+
+    def reach(self, calls: int) -> int:
+        """The same for the result of so many calls in a row; all have the same mel."""
+        dilations = self.config.dilations
+        # The mel is added behind the first convolution, and so does not go through it.
+        mel = MEL_REACH - dilations[0] if self.config.bands else 0
+        return calls * sum(dilations) + mel
+
+    def check(self, mel: Tensor | None, samples: int) -> None:
+        """Raise MelError unless the mel is (batch, bands, frames) for just so many samples."""
+        bands = self.config.bands
+        if bands == 0 and mel is not None:
+            raise MelError("an unconditional DiffWave takes no mel", "choose another model")
+        if bands and mel is None:
+            raise MelError(f"this DiffWave needs a mel of {bands} bands", "give it one")
+        if mel is not None and (
+            mel.ndim != 3 or mel.shape[1] != bands or mel.shape[2] * HOP != samples or not samples
+        ):
+            raise MelError(
+                f"a mel of shape {tuple(mel.shape)} for {samples} samples",
+                f"this DiffWave takes (batch, {bands}, frames), {HOP} samples a frame",
+            )
+
+    def upsampled(self, mel: Tensor | None, samples: int) -> Tensor | None:
+        """(batch, bands, frames) to (batch, bands, samples). Raises MelError if it does not fit."""
+        self.check(mel, samples)
+        return None if self.spectrogram_upsampler is None else self.spectrogram_upsampler(mel)
+
+    def forward(self, x: Tensor, mel: Tensor | None, step: Tensor) -> Tensor:
+        """Sounds (batch, samples), mels (batch, bands, frames), steps (batch,), whole or not.
+
+        Returns the noise (batch, samples). Raises MelError for a mel that does not fit.
+        """
+        mel = self.upsampled(mel, x.shape[-1])
+        code = self.diffusion_embedding(step)
+        x = F.relu(self.input_projection(x[:, None]))
+        skips = torch.zeros_like(x)
+        for layer in self.residual_layers:
+            x, skip = layer(x, code, mel)
+            skips = skips + skip
+        return self._leave(skips)
+
+    def _leave(self, skips: Tensor) -> Tensor:
+        x = F.relu(self.skip_projection(skips / math.sqrt(self.config.layers)))
+        return self.output_projection(x)[:, 0]
+
+
+class Prepared:
+    """The fast twin of a `PublishedNet` for one mel and known steps; it has no gradient.
+
+    What no state changes is computed once: the steps' codes, the mel at the rate of samples and,
+    for as many layers as memory is given to, its projection.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        network: PublishedNet,
+        mel: Tensor | None,
+        steps: Tensor,
+        samples: int,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        self._network = network
+        code = network.diffusion_embedding(steps)
+        layers = cast(list[ResidualLayer], list(network.residual_layers))
+        self._layers = layers
+        self._codes = [layer.diffusion_projection(code)[:, :, None] for layer in layers]
+        self._mel = network.upsampled(mel, samples)
+        kept = 0
+        if self._mel is not None:
+            kept = kept_bytes // (2 * network.config.channels * self._mel[:, 0].nbytes)
+        self._kept = [layer.condition(self._mel) for layer in layers[:kept]]
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, number: int) -> Tensor:
+        """What the network answers to (batch, samples) at the step of this number."""
+        x = F.relu(self._network.input_projection(x[:, None]))
+        skips = torch.zeros_like(x)
+        for index, layer in enumerate(self._layers):
+            wide = layer.dilated_conv(x + self._codes[index][number])
+            kept = index < len(self._kept)
+            condition = self._kept[index] if kept else layer.condition(self._mel)
+            wide = wide if condition is None else wide.add_(condition)
+            gate, value = wide.chunk(2, 1)
+            onward, skip = layer.output_projection(gate.sigmoid_().mul_(value.tanh_())).chunk(2, 1)
+            x.add_(onward).mul_(math.sqrt(0.5))
+            skips += skip
+        return self._network._leave(skips)
+
+
+@torch.no_grad()
+def sample(
+    network: PublishedNet, mel: Tensor | None, draws: Callable[[int], Tensor], fast: bool = True
+) -> Tensor:
+    """A sound (batch, samples) for mels (batch, bands, frames) or, unconditional, for none.
+
+    `draws(number)` is Gaussian noise (batch, samples): 0 the start, then one for each step but
+    the last. Raises MelError for a mel that does not fit.
+    """
+    schedule = Schedule.of(network.config, fast)
+    x = draws(0)
+    steps = torch.tensor(schedule.steps, dtype=torch.float32, device=x.device)
+    prepared = Prepared(network, mel, steps, x.shape[-1])
+    for draw, number in enumerate(reversed(range(schedule.calls)), 1):
+        noise = draws(draw) if number else None
+        x = schedule.advance(x, prepared(x, number), number, noise)
+    return x
+
+
+def training_loss(
+    network: PublishedNet, audio: Tensor, mel: Tensor | None, t: Tensor, noise: Tensor
+) -> Tensor:
+    """The mean absolute error, by item (batch,), of the noise that is found in noisy audio.
+
+    Audio and noise (batch, samples), mels (batch, bands, frames) or None, steps `t` (batch,).
+    """
+    levels = _cumulated(network.config.training_schedule)
+    level = torch.tensor(levels, dtype=torch.float32, device=audio.device)[t][:, None]
+    noisy = level.sqrt() * audio + (1 - level).sqrt() * noise
+    return (network(noisy, mel, t) - noise).abs().mean(1)
+
+
+class PublishedSound:
+    """A source whose sound is sampled from a published network as it is read.
+
+    Blocks equal the whole for the reason that those of `Rendered` do: each is sampled with the
+    reach of all its network calls on either side, on noise that depends on position alone.
+
+    `mel` is (bands, frames) for at least `samples` samples, or None for an unconditional network.
+    Raises MelError for a mel that does not fit.
+    """
+
+    channels = 1
+
+    def __init__(
+        self,
+        network: PublishedNet,
+        rate: int,
+        mel: Tensor | None,
+        samples: int,
+        seed: int = 0,
+        fast: bool = True,
+        block_seconds: float = BLOCK_SECONDS,
+    ) -> None:
+        self.rate, self.samples = rate, samples
+        self._network, self._mel, self._fast, self._noise = network, mel, fast, Noise(seed)
+        self._end = samples if mel is None else mel.shape[-1] * HOP
+        network.check(mel if mel is None else mel[None], self._end)
+        if samples > self._end:
+            raise MelError(
+                f"a mel of {self._end // HOP} frames for {samples} samples",
+                f"a frame lasts {HOP} samples",
+            )
+        self._device = next(network.parameters()).device
+        self._block = max(1, round(block_seconds * rate / HOP)) * HOP
+        calls = Schedule.of(network.config, fast).calls
+        self._halo = -(-network.reach(calls) // HOP) * HOP
+        self._kept: dict[int, Tensor] = {}  # by their first samples, for reads that overlap
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Float32 (1, stop - start) on the CPU; zero outside of [0, samples)."""
+        out = torch.zeros(1, max(stop - start, 0))
+        low, high = max(start, 0), min(stop, self.samples)
+        if low >= high:
+            return out
+        for first in range(low // self._block * self._block, high, self._block):
+            if first not in self._kept:
+                before = {f: kept for f, kept in self._kept.items() if f == first - self._block}
+                self._kept = {**before, first: self._sample(first)}
+            block = self._kept[first]
+            a, b = max(low, first), min(high, first + block.shape[-1])
+            out[:, a - start : b - start] = block[:, a - first : b - first]
+        return out
+
+    def _sample(self, first: int) -> Tensor:
+        """The block that starts at sample `first`: (1, samples)."""
+        last = min(first + self._block, self._end)
+        start, stop = max(0, first - self._halo), min(self._end, last + self._halo)
+        mel = self._mel
+        if mel is not None:
+            mel = mel[None, :, start // HOP : stop // HOP].to(self._device)
+
+        def draw(number: int) -> Tensor:
+            return self._noise.read(number, 0, start, stop)[None].to(self._device)
+
+        sound = sample(self._network, mel, draw, self._fast)
+        return sound[:, first - start : last - start].cpu()
