@@ -18,6 +18,7 @@ Examples:
   wavediff evaluate clean/ denoised/
   wavediff evaluate clean.wav denoised.wav --json
   wavediff evaluate -m denoise-16k --noisy noisy/ --clean clean/ --csv a.csv
+  wavediff evaluate --generated new/ --reference old/ --classifier j.safetensors
 
 \b
 Folders are matched by path without extension: a/b.flac with a/b.wav. PESQ-WB
@@ -51,6 +52,21 @@ def evaluate(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one line a file there.")
     ] = None,
+    generated: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Generated sounds, sub-folders named by their labels."),
+    ] = None,
+    real: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="DIR", help="Real sounds that were not trained on."),
+    ] = None,
+    training: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The sounds that the generator learned.")
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A judge: wavediff train --task classify."),
+    ] = None,
     steps: options.Steps = 1,
     seed: options.Seed = 0,
     device: options.DeviceName = options.Device.AUTO,
@@ -67,6 +83,11 @@ def evaluate(
     from wavediff.model import load
     from wavediff.tasks import DenoiseSettings
 
+    if generated or real or classifier:
+        if not (generated and real and classifier):
+            raise typer.BadParameter("give --generated, --reference and --classifier together")
+        _likeness(classifier, generated, real, training, json, quiet)
+        return
     files, pairs = (reference, estimate), (model, noisy, clean)
     if not (all(files) and not any(pairs)) and not (all(pairs) and not any(files)):
         raise typer.BadParameter("give REFERENCE and ESTIMATE, or -m, --noisy and --clean")
@@ -91,3 +112,21 @@ def evaluate(
     print(result.to_json() if json else "\n".join(result.table()))
     if result.skipped:
         say(f"{count(len(result.skipped), 'file')} could not be scored", quiet)
+
+
+def _likeness(
+    classifier: Path,
+    generated: Path,
+    real: Path,
+    training: Path | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """How alike invented sounds are to real ones."""
+    from wavediff.classifier import load
+    from wavediff.likeness import judge
+
+    found = judge(load(classifier), generated, real, training)
+    print(found.to_json() if json else "\n".join(found.table()))
+    if found.skipped:
+        say(f"{count(len(found.skipped), 'file')} could not be judged", quiet)

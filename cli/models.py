@@ -1,5 +1,6 @@
-"""wavediff models: what there is, and the whole card of one."""
+"""wavediff models: what there is, the whole card of one, and models from elsewhere."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,11 +17,12 @@ Examples:
   wavediff models list
   wavediff models show denoise-16k
   wavediff models show runs/mine --json
+  wavediff models import diffwave-ljspeech-22kHz-1000578.pt
 """
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List the models, or show the card of one.",
+    help="List the models, show the card of one, or import one.",
     epilog=EXAMPLES,
 )
 HEAD = ("name", "task", "rate", "size", "parameters", "licence", "summary")
@@ -63,6 +65,32 @@ def show(
         if found.state.get(key):
             print(f"\n{key.replace('_', ' ')}:\n" + "\n".join(_lines(found.state[key])))
     print("\nrecipe:\n" + "\n".join("  " + line for line in to_toml(found.recipe).splitlines()))
+
+
+@app.command("import", epilog=EXAMPLES)
+@reported
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published checkpoint, .pt.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="The model's file; else FILE's name."),
+    ] = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Make a model of a published DiffWave checkpoint; nothing in it is executed."""
+    from wavediff.checkpoint import save
+    from wavediff.errors import TaskError
+    from wavediff.model import SUFFIX, imported
+
+    target = output or Path(file.name).with_suffix(SUFFIX)
+    if target.exists() and not force:
+        raise TaskError(f"{target} exists", "-f overwrites")
+    made = imported(file)
+    save(target, made)
+    mel = " FILE.npy" if made.recipe.command == "vocode" else ""
+    say(f"{file} -> {target}; use it: wavediff {made.recipe.command} -m {target}{mel}", quiet)
 
 
 def describe(card: "Card") -> str:

@@ -40,6 +40,7 @@ is mixed into them on the fly; for generate and classify, sub-folders are
 labels. Ctrl-C stops after the current step and saves; the same command goes
 on from there.
 """
+CLASSIFIER_STEPS = 1500
 NEWS_SECONDS = 30.0  # between lines where there is no terminal
 
 
@@ -191,14 +192,16 @@ def _classify(
     quiet: bool,
 ) -> None:
     """A judge of generated sounds: it tells the sub-folders of FOLDERS apart."""
-    from wavediff.classifier import STEPS, save, train_classifier
+    from wavediff.classifier import save, train_classifier
     from wavediff.errors import TaskError
 
     target = export or Path("classifier.safetensors")
     if target.exists() and not force:
         raise TaskError(f"{target} exists", "-f overwrites")
     with Progress("training", quiet) as bar:
-        for event in train_classifier(folders, steps=steps or STEPS, minutes=minutes, seed=seed):
+        for event in train_classifier(
+            folders, steps=steps or CLASSIFIER_STEPS, minutes=minutes, seed=seed
+        ):
             bar.update(event.progress, f"loss {event.loss:.3f}")
             if event.classifier is not None:
                 save(target, event.classifier)

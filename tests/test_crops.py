@@ -107,8 +107,8 @@ def test_every_label_comes_alike_often(folder: Path) -> None:
 
 def test_a_mel_is_of_a_sound_of_its_label(folder: Path) -> None:
     source = mels(folder, level=0.0)
-    drawn, shares = source.batch(0, range(60))
-    assert drawn.shape == (60, PRESET.bands, 32)
+    drawn, shares = source.batch(0, range(120))
+    assert drawn.shape == (120, PRESET.bands, 32)
     found: set[int] = set()
     for item, share in zip(drawn, shares, strict=True):
         label = int(share.argmax())

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import tree
 from corpus import RATE, hiss, put
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavediff.audio import ArraySource, FileSource
+from wavediff import files
+from wavediff.audio import ArraySource, FileSource, read
 from wavediff.background import Background
-from wavediff.files import Remembered
+from wavediff.errors import AudioError
+from wavediff.files import Remembered, save
 
 ranges = st.lists(st.tuples(st.integers(-50, 1200), st.integers(0, 300)), max_size=12)
 
@@ -67,3 +70,30 @@ def test_silence_has_no_background() -> None:
     gone = Background(RATE)
     gone.add(torch.full((1, RATE), 0.1), torch.zeros(1, RATE))
     assert gone.levels() == pytest.approx((-20, -100))
+
+
+class Failing(ArraySource):
+    """A source that breaks after its first second."""
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        if start >= RATE:
+            raise AudioError("broken")
+        return super().read(start, stop)
+
+
+def test_a_sound_is_saved_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PIECE", 0.37)
+    sound = torch.from_numpy(hiss(0, 2.0))[None]
+    told: list[float] = []
+    writer = save(
+        ArraySource(4 * sound, RATE), str(tmp_path / "new" / "a.wav"), "FLOAT", told.append
+    )
+    assert torch.equal(read(tmp_path / "new" / "a.wav")[0], 4 * sound)
+    assert writer.peak == float(4 * sound.abs().max())
+    assert told == sorted(told)
+    assert told[-1] == 1
+    with pytest.raises(AudioError, match="broken"):
+        save(Failing(sound, RATE), str(tmp_path / "b.wav"), "PCM_16", told.append)
+    assert tree(tmp_path) == {"new", "new/a.wav"}

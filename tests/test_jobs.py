@@ -83,3 +83,80 @@ def test_existing_results_need_a_word(folder: Path) -> None:
     onto_itself = jobs.plan(["in/a.wav"], "in/a.wav", "denoised")
     with pytest.raises(TaskError, match="overwritten by its result"):
         jobs.outstanding(onto_itself, False, False)
+
+
+MELS = {"in/m.npy": ["m"], "in/deep/n.npz": ["one", "two"], "-": ["--0", "--1"]}
+
+
+@pytest.fixture
+def mels(folder: Path) -> Path:
+    for name in MELS.keys() - {"-"}:
+        Path(name).touch()
+    return folder
+
+
+def places(inputs: list[str], output: str | None = None) -> dict[str, str]:
+    """Where each mel or recording goes."""
+    planned = jobs.plan(inputs, output, "vocoded", lambda source: MELS.get(source, []))
+    return {f"{job.source} {job.part}".strip(): Path(job.target).as_posix() for job in planned}
+
+
+def test_mels_become_wavs_of_their_names_and_parts(mels: Path) -> None:
+    assert places(["in"]) == {
+        "in/a.wav": "in/a.vocoded.wav",
+        "in/deep/b.flac": "in/deep/b.vocoded.flac",
+        "in/deep/er/c.ogg": "in/deep/er/c.vocoded.ogg",
+        "in/m.npy": "in/m.wav",
+        "in/deep/n.npz one": "in/deep/n-one.wav",
+        "in/deep/n.npz two": "in/deep/n-two.wav",
+    }
+    assert places(["in/m.npy"], "x.flac") == {"in/m.npy": "x.flac"}
+    assert places(["in/m.npy"], "-") == {"in/m.npy": "-"}
+    assert list(places(["in/deep/n.npz"], "x.flac").values()) == ["x-one.flac", "x-two.flac"]
+    assert list(places(["in/deep/n.npz"], "out").values()) == ["out/n-one.wav", "out/n-two.wav"]
+    assert list(places(["-"], "x.wav").values()) == ["x-0.wav", "x-1.wav"]
+    with pytest.raises(TaskError, match="2 mels do not fit into one pipe"):
+        places(["in/deep/n.npz"], "-")
+    with pytest.raises(DataError, match="no mel or audio file"):
+        places(["*.mp3"])
+
+
+def test_the_sound_beside_a_mel_is_no_input(mels: Path) -> None:
+    put(Path("in/m.wav"), hiss(0, 0.1))
+    put(Path("in/deep/n-one.wav"), hiss(0, 0.1))
+    assert not {"in/m.wav", "in/deep/n-one.wav"} & places(["in"]).keys()
+    with pytest.raises(TaskError, match="both go to"):
+        places(["in"], "out")
+    Path("only").mkdir()
+    Path("only/m.npy").touch()
+    with pytest.raises(DataError, match="no audio file in"):  # to denoise, a mel is nothing
+        targets(["only"])
+
+
+def test_inventions_are_numbered_by_label_and_seed(folder: Path) -> None:
+    kick, both = {"kick": 1.0}, {"kick": 0.5, "a/b": 1.0}
+
+    def named(*words: object, **more: bool) -> list[str]:
+        found = jobs.inventions(*words, **more)  # type: ignore[arg-type]
+        assert [item.number for item in found] == [*range(found[-1].number + 1)] * (
+            len(found) // (found[-1].number + 1)
+        )
+        return [Path(item.target).as_posix() for item in found]
+
+    assert named("out", [kick], 7, 2, "m") == ["out/kick-7-0000.wav", "out/kick-7-0001.wav"]
+    assert named(None, [{}], 0, 1, "m") == ["m-0-0000.wav"]
+    assert named("out", [both], 0, 1, "m") == ["out/kick0.5+a_b-0-0000.wav"]
+    assert named("x.flac", [kick], 0, 1, "m") == ["x.flac"]
+    assert named("-", [kick], 0, 1, "m") == ["-"]
+    assert named("in", [kick, {"hat": 1.0}], 0, 1, "m", folders=True) == [
+        "in/kick/kick-0-0000.wav",
+        "in/hat/hat-0-0000.wav",
+    ]
+    for words in (("x.wav", [kick], 0, 2, "m"), ("-", [kick, {}], 0, 1, "m")):
+        with pytest.raises(TaskError, match="do not fit"):
+            named(*words)
+    with pytest.raises(TaskError, match="both go to"):
+        named("out", [{"a/b": 1.0}, {"a_b": 1.0}], 0, 1, "m")
+    assert jobs.within(None, "loop.wav") == "loop.wav"
+    assert jobs.within("x.wav", "loop.wav") == "x.wav"
+    assert jobs.within("in", "loop.wav") == str(Path("in/loop.wav"))

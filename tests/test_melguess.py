@@ -164,13 +164,15 @@ def test_the_refusal_says_what_is_seen() -> None:
         (wrong["log10"], "are -5, where silence should be -11.51", "log10 of magnitudes"),
         (wrong["magnitude"], "no logarithm had been taken", "without a logarithm"),
         (wrong["int16"], "dB above full scale", "±32768"),
-        (padded, "50 frames are 0 in every band", ""),
+        (padded, "50 frames are 0 in every band", "wavediff check"),
+        (values.T, "has its frames first", "Transpose it"),
         (values[:, :0].new_full((80, 9), math.nan), "NaN", ""),
     ):
         with pytest.raises(MelError) as caught:
             matches(broken, hifigan)
         assert said in caught.value.message
         assert hint in caught.value.hint
+        assert "tacotron2" not in caught.value.hint  # whose values are the same
     with pytest.raises(MelError, match="has 100 bands, the preset hifigan 80") as caught:
         matches(mel(speech(24000), PRESETS["bigvgan24k"])[0], hifigan, "other.npy")
     assert "of the preset bigvgan24k" in caught.value.hint
@@ -190,8 +192,8 @@ def test_the_description_owns_up_to_what_cannot_be_told() -> None:
     lines = describe(values.T)
     assert lines[0] == f"80 bands, {values.shape[1]} frames (stored frames first)"
     assert f"values {float(values.min()):.4g} to" in lines[1]
-    assert "preset hifigan, natural logarithms" in lines[2]
-    assert any("hifigan and tacotron2 differ only in where frames lie" in line for line in lines)
+    assert "preset hifigan or tacotron2, natural logarithms" in lines[2]
+    assert any("differ only in where frames lie" in line for line in lines)
     assert "rate and hop cannot be seen" in lines[-1]
     odd = describe(values[:71])
     assert odd[0].startswith("71 bands")
@@ -220,7 +222,7 @@ def test_anything_finite_can_be_described(values: Tensor) -> None:
     assert describe(values)
     for kind in PRESETS.values():
         if values.shape[0] != kind.bands:
-            with pytest.raises(MelError, match="bands"):
+            with pytest.raises(MelError, match="bands|frames first"):
                 matches(values, kind)
 
 
@@ -252,4 +254,4 @@ def test_real_speech_is_never_refused_and_mostly_known() -> None:
                 known += guess(values)[0].scaling == scaling
                 refused += is_refused(values, PRESETS["hifigan"])
     assert known / asked > 0.85
-    assert refused / asked > 0.95
+    assert refused / asked > 0.9

@@ -192,7 +192,7 @@ def test_a_click_is_put_where_it_was() -> None:
     for frame in (1, 2):
         delay = -phase[0, frame].diff()
         delay = (delay - delay.round()).median() * MEL.window + (frame + 7) * MEL.hop
-        assert abs(float(delay) - (8 * 256 + 100)) < 30
+        assert abs(float(delay) - (8 * 256 + 100)) < 50  # samples of 1024
 
 
 def test_locked_phases_are_far_nearer_to_consistent_than_noise() -> None:
@@ -208,10 +208,11 @@ def test_a_batch_is_its_items_and_goes_on_where_it_stopped() -> None:
     magnitude = MEL.analyse(torch.cat((voice(22050), voice(22050, pitch=200.0)))).abs()
     first = noise(2, MEL.bins)
     whole = locked_phase(magnitude, MEL, first)
-    alone = locked_phase(magnitude[1:], MEL, first[1:])
-    assert torch.equal(alone, whole[1:])
-    rest = locked_phase(magnitude[:, 40:], MEL, whole[:, 40])
-    assert torch.equal(rest, whole[:, 40:])
+    for items, frames in ((slice(1, 2), slice(None)), (slice(None), slice(40, None))):
+        begin = whole[items, frames][:, 0]
+        part = locked_phase(magnitude[items, frames], MEL, begin)
+        turned = part - whole[items, frames]
+        assert (turned - turned.round()).abs().max() < 1e-3
 
 
 def test_whatever_is_read_is_that_part_of_the_whole() -> None:
@@ -241,6 +242,7 @@ def test_whatever_is_read_is_that_part_of_the_whole() -> None:
     ):  # fmt: skip
         for reader in (kept, source()):
             part = reader.read(start, stop)
-            assert torch.equal(part, whole[:, start + 10 : stop + 10])
+            expected = whole[:, start + 10 : stop + 10]
+            torch.testing.assert_close(part, expected, rtol=0, atol=1e-5)
     assert max(asked) < 3 * BLOCK
     assert kept.read(5, 2).shape == (2, 0)

@@ -11,6 +11,7 @@ from corpus import hiss, put
 from wavediff import plot
 from wavediff.audio import ArraySource
 from wavediff.errors import TaskError
+from wavediff.mel import PRESETS, mel
 
 RATE = 16_000
 
@@ -59,6 +60,53 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert tree(tmp_path) == {before.name, "after.wav", "a.png"}
     with pytest.raises(Exception, match="cannot be written"):
         plot.save_comparison(before, after, before / "a.png", "test")
+
+
+def bright(image: np.ndarray) -> tuple[float, float]:
+    """The middle of what is bright, as shares of the picture from its left and its bottom."""
+    rows, columns = (image > 0.6).nonzero()
+    return columns.mean() / image.shape[1], 1 - rows.mean() / image.shape[0]
+
+
+def test_a_mel_is_drawn_above_its_sound_at_the_same_times(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    kind = PRESETS["hifigan"]
+    sound = torch.zeros(4 * kind.rate)
+    sound[2 * kind.rate : 3 * kind.rate] = 0.5 * tone(1000 * RATE / kind.rate, 4.0)[: kind.rate]
+    values = mel(sound[None], kind)[0]
+    after = put(tmp_path / "a.wav", sound.numpy(), kind.rate)
+    plot.save_mel(values, kind, after, tmp_path / "a.png", "test", "a.npy")
+    image = imread(tmp_path / "a.png")[..., :3].mean(-1)
+    height, left, right = image.shape[0], 70, 1110  # without the axes' numbers and colour bars
+    above = bright(image[60 : height // 2 - 40, left:right])
+    below = bright(image[height // 2 + 25 : height - 60, left:right])
+    assert above[0] == pytest.approx(0.625, abs=0.03)
+    assert below[0] == pytest.approx(0.625, abs=0.03)
+    assert tree(tmp_path) == {"a.wav", "a.png"}
+
+
+def test_a_contact_sheet_shows_each_sound_in_its_place(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    loud = tone(1000, 1.0)
+    levels = (1.0, 0.001, 0.001, 0.03, 1.0)
+    files = [put(tmp_path / f"{n}.wav", 0.9 * g * loud.numpy(), RATE) for n, g in enumerate(levels)]
+    plot.save_sheet(files, 3, tmp_path / "sheet.png", "five $ sounds")
+    image = imread(tmp_path / "sheet.png")[..., :3].mean(-1)
+    height, width = image.shape
+    cells = [
+        image[height * row // 2 + 40 : height * (row + 1) // 2 - 40][:, width * c // 3 + 50 :][
+            :, :90
+        ]
+        for row in range(2)
+        for c in range(3)
+    ]
+    shown = [float(cell.max()) for cell in cells]
+    assert shown[0] > shown[3] > shown[1]
+    assert shown[0] == pytest.approx(shown[4], abs=0.02)
+    assert cells[5].min() == 1  # an empty place stays white
+    assert tree(tmp_path) == {"sheet.png", *(file.name for file in files)}
 
 
 def test_without_matplotlib_it_says_what_to_install(

@@ -12,7 +12,6 @@ from wavediff.mel import PRESETS, mel
 from wavediff.trainer import Trainer
 
 NETWORK = {"bands": 4, "channels": 8, "layers": 2, "cycle": 2, "mixing": 2, "summary": 4}
-CALLS = {"iterations": 2, "between": 1}
 LABELS = ("kick", "snare")
 
 
@@ -31,7 +30,7 @@ def vocoder(path: Path, preset: str = "hifigan") -> Path:
     kind = PRESETS[preset]
     network = {"window": kind.window, "hop": kind.hop, **NETWORK}
     task = {"task": "vocode", "rate": kind.rate, "mel": preset}
-    return _save(path, {**task, "network": network, "vocode": CALLS})
+    return _save(path, {**task, "network": network})
 
 
 def generator(path: Path, labels: tuple[str, ...] = LABELS, frames: int = 32) -> Path:

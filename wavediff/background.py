@@ -1,6 +1,7 @@
 """What a denoiser took off: the level of a recording's quietest parts, before and after."""
 
 import math
+from array import array
 
 import torch
 from torch import Tensor
@@ -15,19 +16,19 @@ class Background:
 
     def __init__(self, rate: int) -> None:
         self.frame = max(1, round(FRAME * rate))  # samples; blocks are multiples of it
-        self._before: list[Tensor] = []
-        self._after: list[Tensor] = []
+        # Numbers in a row: small tensors that stay would keep all the memory between them.
+        self._before, self._after = array("d"), array("d")
 
     def add(self, before: Tensor, after: Tensor) -> None:
         """The next block of both, (channels, samples); what does not fill a frame is left out."""
-        self._before.append(self._powers(before))
-        self._after.append(self._powers(after))
+        self._before.extend(self._powers(before).tolist())
+        self._after.extend(self._powers(after).tolist())
 
     def levels(self) -> tuple[float, float]:
         """RMS in dB before and after, at the same places; nan when nothing but silence came."""
         if not self._before:
             return math.nan, math.nan
-        before, after = torch.cat(self._before), torch.cat(self._after)
+        before, after = (torch.tensor(p, dtype=torch.float64) for p in (self._before, self._after))
         sounding = before > DIGITAL_SILENCE
         before, after = before[sounding], after[sounding]
         if not len(before):

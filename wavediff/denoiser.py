@@ -39,4 +39,4 @@ class Denoiser(nn.Module):
         skip, out, scale, code = self.path.precondition(t)
         skip, out, scale = (f.view(-1, *(1,) * (x.ndim - 1)) for f in (skip, out, scale))
         answer = self.network(scale * x, observation, code, *known)
-        return skip * x + out * answer.to(torch.float32)
+        return self.path.finish(skip * x + out * answer.to(torch.float32), *known)

@@ -104,7 +104,8 @@ class Given:
                 and one.preset is not None
                 and convertible(PRESETS[one.preset], self.preset) is None
             ]
-            if not alike or best.scaling not in get_args(Scaling):
+            own = best.scaling == self.preset.logarithm and not best.transposed
+            if best not in alike or own or best.scaling not in get_args(Scaling):
                 raise
             scaling = cast("Scaling", best.scaling)
             if scaling not in EXACT or sum(one.confidence for one in alike) < CERTAIN:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wavediff.errors import MelError
-from wavediff.mel import PRESETS, MelPreset, Scaling, linear, rescale
+from wavediff.mel import PRESETS, MelPreset, Scaling, convertible, linear, rescale
 
 RUNS, RUN = 8, 64  # stretches of a mel that are looked at, and the frames of each
 LOUDEST = 4.0  # RMS of a frame under its window; no sound within full scale has more than 1
@@ -117,11 +117,16 @@ def describe(values: Tensor) -> list[str]:
         + (" (stored frames first)" if best.transposed else ""),
         f"values {facts.least:.4g} to {facts.most:.4g}, half of them below {facts.middle:.4g}",
     ]
-    for one in guesses[:4]:
-        what = f"preset {one.preset}, " if one.preset else ""
-        lines.append(f"{100 * one.confidence:3.0f} %  {what}{WORDS[one.scaling]}: {one.reason}")
-    if {"hifigan", "tacotron2"} & {one.preset for one in guesses[:4]}:
-        lines.append("hifigan and tacotron2 differ only in where frames lie: values cannot tell")
+    readings: dict[tuple[str, str], list[Guess]] = {}
+    for one in guesses:
+        readings.setdefault((one.scaling, one.reason), []).append(one)
+    for (scaling, reason), alike in list(readings.items())[:3]:
+        names = " or ".join(one.preset for one in alike if one.preset)
+        share = 100 * sum(one.confidence for one in alike)
+        what = f"preset {names}, {WORDS[scaling]}" if names else WORDS[scaling]
+        lines.append(f"{share:3.0f} %  {what}: {reason}")
+    if any(len(alike) > 1 for alike in readings.values()):
+        lines.append("presets that differ only in where frames lie cannot be told from values")
     lines.append("rate and hop cannot be seen in the values: compare them with the preset's")
     return lines
 
@@ -131,28 +136,28 @@ def matches(values: Tensor, preset: MelPreset, name: str = "the mel") -> None:
 
     What is merely unlikely passes; `name` is what the message calls it.
     """
-    if values.shape[0] != preset.bands:
-        bands = values.shape[1] if values.shape[1] in _band_counts() else values.shape[0]
-        reason = f"has {bands} bands, the preset {preset.name} {preset.bands}"
-    else:
+    if not bool(_sample(values).isfinite().all()):
+        raise MelError(f"{name} holds NaN or infinite values", "Look for what made it fail.")
+    if values.shape[0] == preset.bands:
         fault = _fault(values, preset)
         if fault is None:
             return
         reason = f"is no mel of the preset {preset.name}: {fault}"
-    likely = next(
-        (
-            one
-            for one in guess(values)
-            if (one.preset, one.scaling) != (preset.name, preset.logarithm)
-        ),
-        None,
-    )
+    elif values.shape[1] == preset.bands:
+        raise MelError(f"{name} has its frames first, {tuple(values.shape)}", "Transpose it.")
+    else:
+        bands = values.shape[1] if values.shape[1] in _band_counts() else values.shape[0]
+        reason = f"has {bands} bands, the preset {preset.name} {preset.bands}"
+    guesses = guess(values)
+    best = guesses[0]
+    sure = sum(one.confidence for one in guesses if one.scaling == best.scaling)
+    own = best.scaling == preset.logarithm and best.preset in [
+        one.name for one in PRESETS.values() if convertible(one, preset) is None
+    ]
     hint = ""
-    if likely:
-        which = (
-            f" of the preset {likely.preset}" if likely.preset not in (None, preset.name) else ""
-        )
-        hint = f"It looks like {WORDS[likely.scaling]}{which}. "
+    if sure > 0.4 and not own:
+        which = f" of the preset {best.preset}" if best.preset not in (None, preset.name) else ""
+        hint = f"It looks like {WORDS[best.scaling]}{which}. "
     raise MelError(f"{name} {reason}", f"{hint}wavediff check tells more about a file.")
 
 
@@ -160,24 +165,28 @@ def _fault(values: Tensor, preset: MelPreset) -> str | None:
     """Why values cannot be the preset's, as far as can be said for certain."""
     unit, silence = NEPERS[preset.logarithm], preset.silence
     mel = _sample(values)
-    if not bool(mel.isfinite().all()):
-        return "it holds NaN or infinite values"
     facts = _facts(mel)
     if facts.least < silence - SLACK / unit:
         return f"values go down to {facts.least:.4g}, silence is {silence:.4g} there"
+    steep = preset.equal_area or facts.middle < 0.15 * facts.most
+    if preset.logarithm == "ln" and facts.least >= 0 and steep:
+        return "no value is negative, as if no logarithm had been taken"
     if preset.logarithm == "unit-db" and facts.most > 1 + SLACK / unit:
         return f"values go up to {facts.most:.4g}, they end at 1 there"
+    signature = _signature(mel, facts)
+    if signature and facts.least != silence:
+        return f"{signature[1]}, as no logarithm leaves it"
+    if facts.floored > FLOOR_SHARE and (facts.least - silence) * unit > 0.1:
+        return (
+            f"{100 * facts.floored:.0f} % of its values are {facts.least:.4g}, "
+            f"where silence should be {silence:.4g}"
+        )
     flat = (mel.amax(0) - mel.amin(0) < 1e-6) & ((mel[0] - silence) * unit > 0.1)
     if preset.logarithm == "unit-db":
         flat &= mel[0] < 1
     if bool(flat.any()):
         value = float(mel[0, flat][0])
         return f"{int(flat.sum())} frames are {value:.4g} in every band, which is no silence there"
-    if facts.floored > FLOOR_SHARE and (facts.least - silence) * unit > 0.1:
-        return (
-            f"{100 * facts.floored:.0f} % of its values are {facts.least:.4g}, "
-            f"where silence should be {silence:.4g}"
-        )
     level = _level(mel * unit + _zero(preset), preset)
     if float(level.max()) > LOUDEST or float(level.median()) > LOUD:
         return f"its sound would be {20 * math.log10(float(level.max())):.0f} dB above full scale"
@@ -185,8 +194,6 @@ def _fault(values: Tensor, preset: MelPreset) -> str | None:
         if float(((mel > 0) & (mel < 0.02)).float().mean()) > 0.5:
             return "most values lie just above 0, as those without a logarithm do"
         return None
-    if facts.least >= 0 and (preset.equal_area or facts.middle < 0.15 * facts.most):
-        return "no value is negative, as if no logarithm had been taken"
     # Read as natural logarithms, log10 leaves out the quiet and changes little from frame to frame;
     # loud noise does the one, a steady wave both, but changes hardly at all. Wide bands are smooth.
     low, change = -5.9, 0.16 if preset.bins < 1000 else 0.14
@@ -218,16 +225,24 @@ def _readings(mel: Tensor, facts: Facts) -> Iterator[tuple[float, str | None, st
             unit = NEPERS[scaling]
             score = _near(facts.change * unit, ROUGH) + _near(facts.spread * unit, WIDE)
             yield score, None, scaling, f"no preset has {bands} bands"
-    if bands in (80, 128) and facts.floored and abs(facts.most - facts.least - 2) < 2e-3:
-        yield 6.0, None, "whisper", f"{bands} bands that end 2 below the highest value"
-    if facts.most == 0 and -121 < facts.least < -15:
-        yield 6.0, None, "peak-db", f"the highest value is 0, the lowest {facts.least:.4g}"
-    if abs(facts.mean) < 0.02 and abs(facts.spread - 1) < 0.02:
-        yield 3.0, None, "standardised", "mean 0 and deviation 1"
-    for scaling, ends in CHANGED.items():
-        peaks = int((mel == facts.most).sum())  # DiffWave's ends at 1 too, but by clipping
-        if (round(facts.least, 5), round(facts.most, 5)) == ends and peaks == 1:
-            yield 8.0, None, scaling, "the range is exactly that"
+    signature = _signature(mel, facts)
+    if signature:
+        yield 8.0, None, *signature
+
+
+def _signature(mel: Tensor, facts: Facts) -> tuple[str, str] | None:
+    """The scaling and the reason, where a range is so exact that it was made and not found."""
+    least, most = facts.least, facts.most
+    ends = [name for name, ends in CHANGED.items() if (round(least, 5), round(most, 5)) == ends]
+    if ends and int((mel == most).sum()) == 1:  # DiffWave's ends at 1 too, but by clipping
+        return ends[0], f"the range is exactly {ends[0]}"
+    if most == 0 and -121 < least < -15:
+        return "peak-db", f"the highest value is exactly 0, the lowest {least:.4g}"
+    if abs(facts.mean) < 0.005 and abs(facts.spread - 1) < 0.005:
+        return "standardised", "the mean is 0 and the deviation 1"
+    if facts.floored and abs(most - least - 2) < 2e-3:
+        return "whisper", "the lowest value is 2 below the highest"
+    return None
 
 
 def _scored(mel: Tensor, facts: Facts, preset: MelPreset, scaling: Scaling) -> tuple[float, str]:
@@ -241,12 +256,13 @@ def _scored(mel: Tensor, facts: Facts, preset: MelPreset, scaling: Scaling) -> t
     if scaling in NEPERS:
         change, spread = NEPERS[scaling] * facts.change, NEPERS[scaling] * facts.spread
     else:
-        change, spread = _change(nepers), float(nepers.std(correction=0))
+        sounding = nepers[mel > facts.least]  # digital silence would be without bound
+        change, spread = _change(nepers), float(sounding.std(correction=0).nan_to_num())
     loud = float(_level(nepers[:, ::3], preset).quantile(0.95))
     score = _near(change, ROUGH) + _near(spread, WIDE) + _near(loud, LEVEL)
     reason = (
-        f"its loud parts would be at {20 * math.log10(loud + 1e-9):.0f} dB of full scale, "
-        f"its values {8.686 * spread:.0f} dB apart"
+        f"loud parts at {20 * math.log10(loud + 1e-9):.0f} dB of full scale, "
+        f"values spread by {8.686 * spread:.0f} dB"
     )
     if loud > LOUDEST:
         score -= 8

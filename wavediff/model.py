@@ -17,11 +17,13 @@ from wavediff.denoiser import Denoiser
 from wavediff.errors import AudioError, CheckpointError, TaskError
 from wavediff.generating import GenerateSettings, Invented
 from wavediff.mel import MelPreset
+from wavediff.published_import import read_published
 from wavediff.recipe import DataConfig, Recipe, from_json
 from wavediff.tasks import DenoiseSettings, Published, published_sound, published_vocode
 from wavediff.vocoding import ArrayMels, Mels, VocodeSettings, resynthesised, vocode
 
 SUFFIX = ".safetensors"
+PUBLISHED_MEL = "lmnt"  # the preset of all published conditional models
 
 
 def names() -> list[str]:
@@ -270,3 +272,19 @@ def export(saved: Checkpoint, state: dict[str, Any]) -> Checkpoint:
     recipe = saved.recipe.model_copy(update={"data": DataConfig()})  # folders are a private matter
     halves = {key: tensor.to(torch.float16) for key, tensor in weights.items()}
     return Checkpoint(recipe, halves, {**facts, **state})
+
+
+def imported(path: Path) -> Checkpoint:
+    """A published DiffWave checkpoint as a model of ours. Raises CheckpointError for anything else.
+
+    Nothing in the file is executed.
+    """
+    config, weights, facts = read_published(path)
+    recipe = Recipe(
+        task="diffwave",
+        rate=facts["sample_rate"],
+        mel=PUBLISHED_MEL if config.bands else "",
+        diffwave=config,
+    )
+    state = {"name": path.stem, "summary": "DiffWave as published.", "published": facts}
+    return Checkpoint(recipe, {f"network.{key}": tensor for key, tensor in weights.items()}, state)

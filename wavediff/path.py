@@ -29,6 +29,9 @@ class Path(Protocol):
     def reach(self) -> int:
         """Samples to either side that `advance` looks at; 0 where it goes sample by sample."""
 
+    def finish(self, guess: Tensor, *known: Tensor) -> Tensor:
+        """The guess, made to fit what is known for sure; itself where nothing is."""
+
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """The state at times `t` (batch,)."""
 
@@ -68,6 +71,9 @@ class Bridge:
     scale: float = 0.03  # of the noise; sounds stand at an RMS level of about 0.05
     growth: float = 1.0  # k of the variance-exploding bridge; 1 is the Brownian one
     reach = 0
+
+    def finish(self, guess: Tensor, *known: Tensor) -> Tensor:
+        return guess
 
     def share(self, t: Tensor) -> Tensor:
         """v: how much of the observation is in the mean at t."""
@@ -122,6 +128,9 @@ class Diffusion:
     sigma_max: float = 5.0
     rho: float = 7.0  # curvature of the grid; infinite for one uniform in log sigma
     reach = 0
+
+    def finish(self, guess: Tensor, *known: Tensor) -> Tensor:
+        return guess
 
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return clean + t.view(-1, *(1,) * (clean.ndim - 1)) * noise

@@ -74,20 +74,21 @@ def locked_phase(magnitude: Tensor, transform: Transform, first: Tensor) -> Tens
     (Průša et al. 2017, phase gradient heap integration). `first` (batch, bins) are the phases of
     the first frame, any where a sound begins. The last frame is taken to be a steady one.
     """
-    level = (magnitude + FLOOR).log()
-    padded = F.pad(level, (1, 1), mode="reflect")
-    below, above = padded[..., :-2], padded[..., 2:]
-    peak = ((level >= below) & (level >= above)).flatten().nonzero()[:, 0]  # through all frames
+    beside = F.pad(magnitude, (1, 1), mode="reflect")
+    is_peak = (magnitude >= beside[..., :-2]) & (magnitude >= beside[..., 2:])
+    peak = is_peak.flatten().nonzero()[:, 0]  # through all frames
     # Every bin belongs to the nearest peak of its frame.
-    bins = level.shape[-1]
+    bins, count = magnitude.shape[-1], magnitude.numel()
     frame, place = peak // bins, peak % bins
     border = torch.where(frame.diff() > 0, frame[1:] * bins, (peak[1:] + peak[:-1] + 1) // 2)
-    width = F.pad(border, (1, 0)).diff(append=border.new_tensor([level.numel()]))
+    width = F.pad(border, (1, 0)).diff(append=border.new_tensor([count]))
 
     def spread(values: Tensor) -> Tensor:
-        return values.repeat_interleave(width, output_size=level.numel()).view(level.shape)
+        return values.repeat_interleave(width, output_size=count).view(magnitude.shape)
 
-    a, b, c = (x.flatten()[peak] for x in (below, level, above))
+    level = (magnitude + FLOOR).log()
+    padded = F.pad(level, (1, 1), mode="reflect").flatten()
+    a, b, c = (padded[peak + 2 * frame + n] for n in range(3))
     frequency = place + (0.5 * (a - c) / (a - 2 * b + c).clamp(max=-1e-6)).clamp(-0.5, 0.5)
     steps = F.pad(level.mT, (1, 1), mode="replicate").mT.diff(dim=1)
     rise = 0.5 * (steps[:, 1:] + steps[:, :-1])
@@ -122,8 +123,8 @@ class Phased:
         rate: int,
         channels: int,
         samples: int,
-        iterations: int,
-        seed: int,
+        iterations: int,  # 1 or 2: magnitudes of a mel are wrong enough that more do not help
+        seed: int,  # of the first frame's phases
     ) -> None:
         self.rate, self.channels, self.samples = rate, channels, samples
         self._magnitudes, self._transform, self._iterations = magnitudes, transform, iterations

@@ -171,15 +171,11 @@ class ResidualLayer(nn.Module):
     def forward(self, x: Tensor, code: Tensor, mel: Tensor | None) -> tuple[Tensor, Tensor]:
         """(batch, channels, samples), (batch, 512), (batch, bands, samples): onward and skip."""
         wide = self.dilated_conv(x + self.diffusion_projection(code)[:, :, None])
-        condition = self.condition(mel)
-        wide = wide if condition is None else wide + condition
+        if self.conditioner_projection is not None:
+            wide = wide + self.conditioner_projection(mel)
         gate, value = wide.chunk(2, 1)
         onward, skip = self.output_projection(gate.sigmoid() * value.tanh()).chunk(2, 1)
         return (x + onward) / math.sqrt(2), skip
-
-    def condition(self, mel: Tensor | None) -> Tensor | None:
-        """What the mel adds before the gate: (batch, 2 * channels, samples)."""
-        return None if self.conditioner_projection is None else self.conditioner_projection(mel)
 
 
 def _conv(inputs: int, outputs: int, taps: int = 1, dilation: int = 1) -> nn.Conv1d:
@@ -246,9 +242,10 @@ class PublishedNet(nn.Module):
         for layer in self.residual_layers:
             x, skip = layer(x, code, mel)
             skips = skips + skip
-        return self._leave(skips)
+        return self.leave(skips)
 
-    def _leave(self, skips: Tensor) -> Tensor:
+    def leave(self, skips: Tensor) -> Tensor:
+        """From the sum of all layers' skips (batch, channels, samples) to (batch, samples)."""
         x = F.relu(self.skip_projection(skips / math.sqrt(self.config.layers)))
         return self.output_projection(x)[:, 0]
 
@@ -257,7 +254,8 @@ class Prepared:
     """The fast twin of a `PublishedNet` for one mel and known steps; it has no gradient.
 
     What no state changes is computed once: the steps' codes, the mel at the rate of samples and,
-    for as many layers as memory is given to, its projection.
+    for as many layers as memory is given to, its projection. Channels lie side by side in memory,
+    for which a processor's convolutions are several times as fast.
     """
 
     @torch.no_grad()
@@ -270,31 +268,49 @@ class Prepared:
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self._network = network
+        self._layers = cast(list[ResidualLayer], list(network.residual_layers))
         code = network.diffusion_embedding(steps)
-        layers = cast(list[ResidualLayer], list(network.residual_layers))
-        self._layers = layers
-        self._codes = [layer.diffusion_projection(code)[:, :, None] for layer in layers]
-        self._mel = network.upsampled(mel, samples)
+        self._codes = [layer.diffusion_projection(code)[..., None, None] for layer in self._layers]
+        up = network.upsampled(mel, samples)
+        self._mel = None if up is None else _channels_last(up)
         kept = 0
         if self._mel is not None:
             kept = kept_bytes // (2 * network.config.channels * self._mel[:, 0].nbytes)
-        self._kept = [layer.condition(self._mel) for layer in layers[:kept]]
+        self._kept = [self._condition(layer) for layer in self._layers[:kept]]
 
     @torch.no_grad()
     def __call__(self, x: Tensor, number: int) -> Tensor:
         """What the network answers to (batch, samples) at the step of this number."""
-        x = F.relu(self._network.input_projection(x[:, None]))
+        x = _channels_last(F.relu(self._network.input_projection(x[:, None])))
         skips = torch.zeros_like(x)
         for index, layer in enumerate(self._layers):
-            wide = layer.dilated_conv(x + self._codes[index][number])
+            wide = _convolved(layer.dilated_conv, x + self._codes[index][number])
             kept = index < len(self._kept)
-            condition = self._kept[index] if kept else layer.condition(self._mel)
+            condition = self._kept[index] if kept else self._condition(layer)
             wide = wide if condition is None else wide.add_(condition)
             gate, value = wide.chunk(2, 1)
-            onward, skip = layer.output_projection(gate.sigmoid_().mul_(value.tanh_())).chunk(2, 1)
+            value.mul_(2)  # tanh(v) is 2 sigmoid(2 v) - 1, and the sigmoid is faster
+            wide.sigmoid_()
+            gated = torch.addcmul(-gate, gate, value, value=2)
+            onward, skip = _convolved(layer.output_projection, gated).chunk(2, 1)
             x.add_(onward).mul_(math.sqrt(0.5))
             skips += skip
-        return self._network._leave(skips)
+        return self._network.leave(skips[:, :, 0])
+
+    def _condition(self, layer: ResidualLayer) -> Tensor | None:
+        if self._mel is None or layer.conditioner_projection is None:
+            return None
+        return _convolved(layer.conditioner_projection, self._mel)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """(batch, channels, samples) as (batch, channels, 1, samples), a sample's channels in a row."""
+    return x[:, :, None].contiguous(memory_format=torch.channels_last)
+
+
+def _convolved(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    weight, padding, dilation = _channels_last(conv.weight), conv.padding[0], conv.dilation[0]
+    return F.conv2d(x, weight, conv.bias, padding=(0, int(padding)), dilation=(1, dilation))
 
 
 @torch.no_grad()

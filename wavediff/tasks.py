@@ -20,7 +20,7 @@ from wavediff.recipe import Recipe
 from wavediff.render import Rendered, Request
 from wavediff.resample import resampled
 from wavediff.samplers import DIFFUSION_ONLY, SAMPLERS, Walk
-from wavediff.vocoding import Mels, Refinement, VocodeSettings, transform_of
+from wavediff.vocoding import Mels, Refinement, VocodeSettings
 
 DETERMINISTIC_STEPS = 3  # up to here the bridge's deterministic sampler is the better one
 
@@ -94,7 +94,7 @@ def build(recipe: Recipe) -> Denoiser | Published:
         return Published(PublishedNet(recipe.diffwave))
     if recipe.task == "vocode" and preset is not None:
         network = BandNet(recipe.network, preset.bands)
-        return Denoiser(network, Refinement(transform_of(preset), recipe.vocode.between))
+        return Denoiser(network, Refinement(preset, recipe.vocode.passes))
     if recipe.task == "generate" and preset is not None:
         settings = recipe.generate
         prior = PriorNet(recipe.prior, preset.bands, settings.frames)

@@ -19,15 +19,19 @@ from wavediff.audio import Source
 from wavediff.denoiser import Denoiser
 from wavediff.errors import MelError, TaskError
 from wavediff.level import GATE, gain
-from wavediff.mel import MelOf, MelPreset, compress, linear, magnitudes
+from wavediff.mel import MelOf, MelPreset, compress, filterbank, linear, magnitudes
 from wavediff.path import Precondition
-from wavediff.phase import Phased, griffin_lim, locked_phase, reach, with_phase
+from wavediff.phase import Phased, griffin_lim, locked_phase, with_phase
 from wavediff.render import Rendered, Request
 from wavediff.resample import resampled
 from wavediff.samplers import Walk
 from wavediff.transform import Transform
 
+HEARD = 0.05  # of a band's peak, up to where the highest band is taken to reach
+FARTHEST = 10.0  # times that a band is raised or lowered in a pass
 PIECE = 4096  # frames that are measured at a time
+SHARPENING = 10  # steps towards magnitudes that have a mel
+TINY = 1e-9
 TOP = 0.85  # of the highest band, from where on the mel says how loud the band above it may be
 ABOVE = 0.5  # of that, is what the start has there
 
@@ -76,33 +80,65 @@ def phased(
 
 
 def start_magnitudes(mel: Tensor, preset: MelPreset) -> Tensor:
-    """(batch, bands, frames) to (batch, frames, bins), the band that no mel tells of filled up."""
-    magnitude = linear(mel, preset)
+    """(batch, bands, frames) to (batch, frames, bins), the band that no mel tells of filled up.
+
+    Magnitudes that have this mel and are nowhere negative, found by multiplicative steps (Lee and
+    Seung 2001) from bands spread over their bins: sharper than a pseudo-inverse cut off at zero.
+    """
+    bands, wanted = filterbank(preset, mel.device), magnitudes(mel, preset).mT
+    total = bands.sum(0) + TINY
+    with torch.autocast(mel.device.type, enabled=False):
+        magnitude = wanted @ (bands / bands.sum(1, keepdim=True).square()) + TINY
+        for _ in range(SHARPENING):
+            magnitude = magnitude * (wanted / (magnitude @ bands.T + TINY) @ bands / total)
     edge = int(preset.high / preset.rate * preset.window)
     if edge < preset.bins - 1:
-        level = magnitude[..., int(TOP * edge) : edge].mean(-1, keepdim=True)
-        magnitude = torch.cat(
-            (magnitude[..., :edge], (ABOVE * level).expand(*level.shape[:-1], preset.bins - edge)),
-            -1,
-        )
+        level = ABOVE * magnitude[..., int(TOP * edge) : edge].mean(-1, keepdim=True)
+        above = level.expand(*level.shape[:-1], preset.bins - edge)
+        magnitude = torch.cat((magnitude[..., :edge], above), -1)
     return magnitude
+
+
+def matched(sound: Tensor, mel: Tensor, preset: MelPreset, passes: int) -> Tensor:
+    """A sound (batch, samples) brought to the mel (batch, bands, frames) that it is to have.
+
+    In each pass every band of every frame is raised or lowered to what the mel says; what lies
+    above its bands follows the last. As frames overlap, one pass is not enough.
+    """
+    transform, bands = transform_of(preset), filterbank(preset, sound.device)
+    shares = bands / bands.amax(1, keepdim=True)
+    total = shares.sum(0)
+    last = int((total > HEARD).nonzero()[-1])
+    wanted = magnitudes(mel, preset).mT + preset.floor
+    with torch.autocast(sound.device.type, enabled=False):
+        for _ in range(passes):
+            spectrum = transform.analyse(sound)
+            ratio = wanted / (spectrum.abs() @ bands.T + preset.floor)
+            gains = (ratio.clamp(1 / FARTHEST, FARTHEST) @ shares) / (total + TINY)
+            above = gains[..., last : last + 1].expand(*gains.shape[:-1], preset.bins - last - 1)
+            gains = torch.cat((gains[..., : last + 1], above), -1)
+            sound = transform.synthesise(spectrum * gains, sound.shape[-1])
+    return sound
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """From a start with guessed phases to the clean sound.
+    """From a start with guessed phases to the clean sound, by what the network makes of it.
 
-    Between two calls of the network its own magnitudes get phases that are more consistent with
-    them, by a few of Griffin and Lim's iterations. There is no noise on this way.
+    Every guess is brought to the mel that it must have, which is known, and is the next state.
+    There is no noise on this way.
     """
 
-    transform: Transform
-    between: int  # iterations
+    preset: MelPreset
+    passes: int  # see `matched`
 
     @property
     def reach(self) -> int:
         """Samples to either side that a step depends on, beside the network's."""
-        return reach(self.transform, self.between)
+        return self.passes * self.preset.window
+
+    def finish(self, guess: Tensor, *known: Tensor) -> Tensor:
+        return matched(guess, known[0], self.preset, self.passes)
 
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return observation
@@ -126,10 +162,7 @@ class Refinement:
         t_next: float,
         noise: Tensor | None,
     ) -> Tensor:
-        if t_next == 0 or not self.between:
-            return guess
-        magnitude = self.transform.analyse(guess).abs()
-        return griffin_lim(magnitude, self.transform, guess.shape[-1], guess, self.between)
+        return guess
 
 
 class VocodeConfig(BaseModel):
@@ -137,11 +170,11 @@ class VocodeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(2, gt=0, description="calls where none are asked for")
+    steps: int = Field(1, gt=0, description="calls where none are asked for")
     iterations: int = Field(0, ge=0, description="of Griffin-Lim, before the first call")
-    between: int = Field(2, ge=0, description="of Griffin-Lim, between two calls")
+    passes: int = Field(2, ge=0, description="in which a guess is brought to its mel")
     rollout: float = Field(
-        0.5, ge=0, le=1, description="share of steps on the states before a second or later call"
+        0.0, ge=0, le=1, description="share of steps on the states before a second or later call"
     )
 
 
