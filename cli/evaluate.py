@@ -18,7 +18,7 @@ Examples:
   wavediff evaluate clean/ denoised/
   wavediff evaluate clean.wav denoised.wav --json
   wavediff evaluate -m denoise-16k --noisy noisy/ --clean clean/ --csv a.csv
-  wavediff evaluate --generated new/ --reference old/ --classifier j.safetensors
+  wavediff evaluate --generated new/ --reference real/ --classifier FILE
 
 \b
 Folders are matched by path without extension: a/b.flac with a/b.wav. PESQ-WB

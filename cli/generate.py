@@ -146,7 +146,8 @@ def generate(
                 report(done, quiet, verbose)
     if draw:
         shown, columns = _shown(planned, all_labels)
-        title = f"{len(shown)} of {len(planned)} sounds" if shown[1:] else planned[0].source
+        some = f"{len(shown)} of " if len(shown) < len(planned) else ""
+        title = f"{some}{len(planned)} sounds" if planned[1:] else planned[0].source
         plot.save_sheet([item.target for item in shown], columns, sheet, f"{title}, by {name}")
         say(f"drawn in {sheet}", quiet)
 

@@ -49,7 +49,8 @@ def run() -> None:
     """The entry point of the command."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names can be any bytes
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # a closed terminal
+        signal.signal(number, _terminate)
     app()
 
 

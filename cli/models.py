@@ -79,7 +79,7 @@ def import_(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Make a model of a published DiffWave checkpoint; nothing in it is executed."""
+    """Make a model of a published DiffWave checkpoint."""
     from wavediff.checkpoint import save
     from wavediff.errors import TaskError
     from wavediff.model import SUFFIX, imported

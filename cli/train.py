@@ -156,8 +156,9 @@ def train(
         _say_noise(chosen, quiet)
         say(f"would train in {folder}", quiet)
         return
-    if export and export.exists() and not force:
-        raise TaskError(f"{export} exists", "-f overwrites")
+    _must_be_writable(export, force)
+    if folder.is_file():
+        raise TaskError(f"{folder} is a file", "-o names the folder of the run")
     last = None
     news = _News(chosen, folder, quiet or json)
     with Interrupt("stopping after this step", quiet) as stop, Progress("reading", quiet) as bar:
@@ -193,11 +194,9 @@ def _classify(
 ) -> None:
     """A judge of generated sounds: it tells the sub-folders of FOLDERS apart."""
     from wavediff.classifier import save, train_classifier
-    from wavediff.errors import TaskError
 
     target = export or Path("classifier.safetensors")
-    if target.exists() and not force:
-        raise TaskError(f"{target} exists", "-f overwrites")
+    _must_be_writable(target, force)
     with Progress("training", quiet) as bar:
         for event in train_classifier(
             folders, steps=steps or CLASSIFIER_STEPS, minutes=minutes, seed=seed
@@ -207,6 +206,20 @@ def _classify(
                 save(target, event.classifier)
                 say(f"{event.accuracy:.1%} of held-out sounds are told rightly", quiet)
     say(f"use it: wavediff evaluate --classifier {shlex.quote(str(target))} …", quiet)
+
+
+def _must_be_writable(target: Path | None, force: bool) -> None:
+    """Raises TaskError for a model's file that could not be written after a long training."""
+    from wavediff.errors import TaskError
+
+    if target is None:
+        return
+    if target.suffix != ".safetensors":
+        raise TaskError(f"{target} is no name for a model", "it ends with .safetensors")
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise TaskError(f"{target} cannot be written", "name a file in a folder that is there")
+    if target.exists() and not force:
+        raise TaskError(f"{target} exists", "-f overwrites")
 
 
 class _News:

@@ -108,7 +108,8 @@ def test_every_kind_of_file_and_layout_gives_the_same_sound(
     out = tmp_path / "out"
     wavediff("vocode", tmp_path, "-m", path, "-d", "cpu", "-o", out)
     assert tree(out) == {"a.wav", "b.wav", "c.wav", "deep.wav", "turned.wav"}
-    assert len({file.read_bytes() for file in out.iterdir()}) == 1
+    sounds = np.concatenate([heard(file) for file in out.iterdir()])
+    assert np.abs(sounds - sounds[:1]).max() <= 1
 
 
 def test_several_mels_in_a_file_are_each_as_alone(
@@ -160,7 +161,7 @@ def test_pipes_take_mels_and_recordings(path: Path, mel: np.ndarray, tmp_path: P
     result = wavediff(*words, "-", input=b"\x93NUMPY" + bytes(9), code=1)
     assert result.stdout_bytes == b""
     assert "standard input is damaged" in result.stderr
-    wavediff(*words, "-", "--json", input=stream.getvalue(), code=2)
+    wavediff(*words, "-", "--json", input=recording.read_bytes(), code=2)
 
 
 def with_nan(mel: np.ndarray) -> np.ndarray:
@@ -171,11 +172,11 @@ def with_nan(mel: np.ndarray) -> np.ndarray:
 
 WRONG = {
     "128 bands": lambda mel: np.concatenate([mel, mel[:48]]),
-    "values go down to": lambda mel: 2 * mel - 3,  # of powers, and lower than silence
+    "is no mel of the preset hifigan: values go down to": lambda mel: 2 * mel - 3,
+    "is no mel of the preset hifigan": lambda mel: mel + np.float32(math.log(32768)),
+    "no mel of the preset hifigan": lambda mel: (mel - mel.mean()) / mel.std(),
     "nan at (3, 5)": with_nan,
-    "no mel": lambda mel: mel[0],
-    "full scale": lambda mel: mel + np.float32(math.log(32768)),
-    "too close together": lambda mel: (mel - mel.mean()) / mel.std(),
+    "holds no mel": lambda mel: mel[0],
 }
 
 
@@ -187,7 +188,7 @@ def test_a_wrong_mel_is_refused_in_one_line(
     message, hint = refusal("vocode", given, "-m", path)
     assert str(given) in message
     assert reason in message
-    if "nan" not in reason and "no mel" not in reason:
+    if "nan" not in reason and "holds" not in reason:
         assert f"{CHECK} '{given}'" in hint
     assert tree(tmp_path) == {"a b.npy"}
 

@@ -27,7 +27,7 @@ HOUSE = {
     "what it learns from": "data degrade mixtures losses labelled crops",
     "what is trained for what": "recipe checkpoint published_import tasks model card",
     "how it is trained": "batches objective optimizers trainer validation logs training plan",
-    "who judges what is invented": "classifier likeness",
+    "who judges what is invented": "lessons classifier likeness",
     "what is done with files": "loop given jobs files evaluation survey plot",
 }
 FLOOR = {

@@ -222,7 +222,7 @@ def test_anything_finite_can_be_described(values: Tensor) -> None:
     assert describe(values)
     for kind in PRESETS.values():
         if values.shape[0] != kind.bands:
-            with pytest.raises(MelError, match="bands|frames first"):
+            with pytest.raises(MelError, match=r"bands|frames first"):
                 matches(values, kind)
 
 

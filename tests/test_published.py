@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from wavediff import published as module
 from wavediff.errors import CheckpointError, MelError
 from wavediff.published import (
     HOP,
@@ -135,7 +136,7 @@ def test_the_schedules_are_those_of_the_paper() -> None:
 def test_a_step_goes_to_the_mean_of_what_was_before(number: int, fast: bool, seed: int) -> None:
     """With the true noise for an answer: Ho et al. 2020, equations 6 and 7."""
     schedule = Schedule.of(PublishedConfig(), fast)
-    number %= schedule.calls
+    number %= len(schedule.beta)
     clean, eps, fresh = 0.1 * noise(3, 50, seed=seed).double()
     level, beta = schedule.alpha_cum[number], schedule.beta[number]
     before = schedule.alpha_cum[number - 1] if number else 1.0
@@ -175,27 +176,38 @@ def test_what_makes_no_network_is_refused(wrong: dict[str, Any], message: str) -
 
 
 @BOTH
-def test_the_fast_twin_is_the_plain_network(config: PublishedConfig) -> None:
+def test_the_fast_twin_is_the_plain_network(
+    config: PublishedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, x, mel = network(config), noise(2, 1024), mel_for(config, 4, batch=2)
     steps = torch.tensor([0.0, 4.086654, 42.918644])
     one_layer = 2 * 1024 * 2 * config.channels * 4  # bytes
     for kept in (0, one_layer, 100 * one_layer):
-        twin = Prepared(net, mel, steps, 1024, kept)
+        monkeypatch.setattr(module, "KEPT", kept)
+        twin = Prepared(net, mel, steps, 1024)
         for number, step in enumerate(steps):
             plain = net(x, mel, step.expand(2))
             assert plain.std() > 0.1
             torch.testing.assert_close(twin(x, number), plain, rtol=0, atol=1e-5)
 
 
-def test_what_no_step_changes_is_computed_once() -> None:
-    net, calls = copy.deepcopy(network(TINY)), collections.Counter[str]()
-    for name, module in net.named_modules():
-        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+def test_what_no_step_changes_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, convolved = collections.Counter[Any](), module._convolved
+
+    def counted(conv: torch.nn.Conv1d, x: Tensor) -> Tensor:
+        calls.update([conv])
+        return convolved(conv, x)
+
+    monkeypatch.setattr(module, "_convolved", counted)
+    net = copy.deepcopy(network(TINY))
+    for once in (net.spectrogram_upsampler, net.diffusion_embedding):
+        assert once is not None
+        once.register_forward_hook(lambda part, *_: calls.update([part]))
     sample(net, mel_for(TINY, 4), lambda number: noise(1, 1024, seed=number))
-    assert calls["residual_layers.1.dilated_conv"] == 6
-    for once in ("conditioner_projection", "diffusion_projection"):
-        assert calls[f"residual_layers.1.{once}"] == 1
-    assert calls["spectrogram_upsampler"] == calls["diffusion_embedding"] == 1
+    assert calls[net.spectrogram_upsampler] == calls[net.diffusion_embedding] == 1
+    for layer in net.residual_layers:
+        assert calls[layer.dilated_conv] == 6
+        assert calls[layer.conditioner_projection] == 1
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -204,7 +216,7 @@ def test_sampling_is_the_plain_recursion(config: PublishedConfig, fast: bool) ->
     net, mel = network(config), mel_for(config, 2)
     schedule = Schedule.of(config, fast)
     x = noise(1, 512, seed=0)
-    for draw, number in enumerate(range(schedule.calls - 1, -1, -1), 1):
+    for draw, number in enumerate(range(len(schedule.beta) - 1, -1, -1), 1):
         eps = net(x, mel, torch.tensor([schedule.steps[number]]))
         x = schedule.advance(x, eps, number, noise(1, 512, seed=draw) if number else None)
     drawn: list[int] = []

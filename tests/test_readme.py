@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile as sf
 import typer
@@ -22,6 +23,8 @@ from wavediff import recipe as recipes
 from wavediff.audio import read
 from wavediff.cli.main import app
 from wavediff.cli.options import DEFAULT_MODEL
+from wavediff.mel import PRESETS, mel
+from wavediff.resample import resample
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIPS = ROOT / "tests" / "data"
@@ -124,13 +127,13 @@ def test_the_python_of_the_readme_works(
     for name in re.findall(r"""["']([^"'\n]+)["']""", code):
         if name == DEFAULT_MODEL:
             make(name, model=True)
-        elif name.endswith((".wav", ".flac", ".ogg", ".toml", ".safetensors", "/")):
+        elif name.endswith((".wav", ".flac", ".npy", ".toml", ".safetensors", "/")):
             make(name)
     audio, rate = read(CLIPS / "noisy" / "italian-man.flac")
     recipe = recipes.parse(
         {
             "network": {"window": 64, "hop": 32, "bands": 4, "channels": 8, "layers": 2},
-            "data": {"speech": [str(CLIPS / "clean")]},
+            "data": {"sounds": [str(CLIPS / "clean")]},
             "training": {"steps": 2, "batch": 2, "crop": 0.5},
         },
         "here",
@@ -171,6 +174,10 @@ def make(name: str, model: bool = False) -> None:
         shutil.copy(models.locate(models.names()[0]), path)
     elif path.suffix == ".toml":
         path.write_text(recipes.to_toml(recipes.load(recipes.names()[0], ["data.sounds=[]"])))
+    elif path.suffix == ".npy":
+        clip, rate = read(CLIPS / "clean" / "italian-man.flac")
+        preset = PRESETS["hifigan"]
+        np.save(path, mel(resample(clip[:, : SECONDS * rate], rate, preset.rate), preset)[0])
     elif path.suffix:
         record(Path(name.replace("**", "one").replace("*", "take")), "italian-man")
     else:

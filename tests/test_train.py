@@ -308,8 +308,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_previous(
 def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     advance = Trainer.advance
 
-    def poisoned(self: Trainer, noisy: torch.Tensor, *rest: Any) -> Any:
-        return advance(self, noisy * (math.nan if self.step == at else 1), *rest)
+    def poisoned(self: Trainer, batch: tuple[torch.Tensor, ...], *rest: Any) -> Any:
+        noisy, clean = batch
+        return advance(self, (noisy * (math.nan if self.step == at else 1), clean), *rest)
 
     monkeypatch.setattr(Trainer, "advance", poisoned)
 

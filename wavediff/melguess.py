@@ -120,11 +120,11 @@ def describe(values: Tensor) -> list[str]:
     readings: dict[tuple[str, str], list[Guess]] = {}
     for one in guesses:
         readings.setdefault((one.scaling, one.reason), []).append(one)
-    for (scaling, reason), alike in list(readings.items())[:3]:
-        names = " or ".join(one.preset for one in alike if one.preset)
-        share = 100 * sum(one.confidence for one in alike)
+    shares = {key: sum(one.confidence for one in alike) for key, alike in readings.items()}
+    for scaling, reason in sorted(readings, key=lambda key: -shares[key])[:3]:
+        names = " or ".join(one.preset for one in readings[scaling, reason] if one.preset)
         what = f"preset {names}, {WORDS[scaling]}" if names else WORDS[scaling]
-        lines.append(f"{share:3.0f} %  {what}: {reason}")
+        lines.append(f"{100 * shares[scaling, reason]:3.0f} %  {what}: {reason}")
     if any(len(alike) > 1 for alike in readings.values()):
         lines.append("presets that differ only in where frames lie cannot be told from values")
     lines.append("rate and hop cannot be seen in the values: compare them with the preset's")
@@ -257,7 +257,8 @@ def _scored(mel: Tensor, facts: Facts, preset: MelPreset, scaling: Scaling) -> t
         change, spread = NEPERS[scaling] * facts.change, NEPERS[scaling] * facts.spread
     else:
         sounding = nepers[mel > facts.least]  # digital silence would be without bound
-        change, spread = _change(nepers), float(sounding.std(correction=0).nan_to_num())
+        change = _change(nepers)
+        spread = float(sounding.std(correction=0)) if sounding.numel() else 0.0
     loud = float(_level(nepers[:, ::3], preset).quantile(0.95))
     score = _near(change, ROUGH) + _near(spread, WIDE) + _near(loud, LEVEL)
     reason = (

@@ -117,11 +117,12 @@ def save_sheet(sounds: Sequence[str | Path], columns: int, picture: Path, title:
 
     Raises TaskError without matplotlib, AudioError for sounds and places that cannot be used.
     """
-    drawn = [Drawn.of(path, SMALL) for path in sounds]
+    drawn = [Drawn.of(path, SMALL if len(sounds) > 1 else COLUMNS) for path in sounds]
     top = max(each.top for each in drawn)
     columns = min(columns, len(drawn))
     rows = -(-len(drawn) // columns)
-    figure = _figure(0.8 + max(1.7 * columns, 4.2), 0.8 + 1.5 * rows)
+    size = (0.8 + max(1.7 * columns, 4.2), 0.8 + 1.5 * rows)
+    figure = _figure(*size) if len(drawn) > 1 else _figure(11, 3.5)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for number, axis in enumerate(axes.flat):
         if number >= len(drawn):

@@ -24,7 +24,7 @@ HOP = 256  # samples of a mel frame: two up-samplers by 16
 SLOPE = 0.4  # of the leaky ReLU behind each of them
 MEL_REACH = 391  # samples to either side from which frames reach a sample, through both of them
 CODE = 512  # numbers that tell the layers the step
-KEPT_BYTES = 1 << 30  # of projected mels, at most, that are kept from step to step
+KEPT = 1 << 30  # bytes of projected mels, at most, that are kept from step to step
 
 
 class PublishedConfig(BaseModel):
@@ -83,11 +83,6 @@ class Schedule:
         beta = config.inference_schedule if fast else config.training_schedule
         alpha_cum = _cumulated(beta)
         return cls(list(beta), alpha_cum, [_place(level, known) for level in alpha_cum])
-
-    @property
-    def calls(self) -> int:
-        """Of the network."""
-        return len(self.beta)
 
     def advance(self, x: Tensor, eps: Tensor, number: int, noise: Tensor | None) -> Tensor:
         """The state after step `number`, within [-1, 1], given the network's answer at it."""
@@ -213,13 +208,10 @@ class PublishedNet(nn.Module):
     def check(self, mel: Tensor | None, samples: int) -> None:
         """Raise MelError unless the mel is (batch, bands, frames) for just so many samples."""
         bands = self.config.bands
-        if bands == 0 and mel is not None:
-            raise MelError("an unconditional DiffWave takes no mel", "choose another model")
-        if bands and mel is None:
-            raise MelError(f"this DiffWave needs a mel of {bands} bands", "give it one")
-        if mel is not None and (
-            mel.ndim != 3 or mel.shape[1] != bands or mel.shape[2] * HOP != samples or not samples
-        ):
+        if (mel is None) != (bands == 0):
+            what = f"needs a mel of {bands} bands" if bands else "takes no mel"
+            raise MelError(f"this DiffWave {what}", "give it what it takes, or choose another")
+        if mel is not None and (mel.ndim != 3 or tuple(mel.shape[1:]) != (bands, samples / HOP)):
             raise MelError(
                 f"a mel of shape {tuple(mel.shape)} for {samples} samples",
                 f"this DiffWave takes (batch, {bands}, frames), {HOP} samples a frame",
@@ -260,12 +252,7 @@ class Prepared:
 
     @torch.no_grad()
     def __init__(
-        self,
-        network: PublishedNet,
-        mel: Tensor | None,
-        steps: Tensor,
-        samples: int,
-        kept_bytes: int = KEPT_BYTES,
+        self, network: PublishedNet, mel: Tensor | None, steps: Tensor, samples: int
     ) -> None:
         self._network = network
         self._layers = cast(list[ResidualLayer], list(network.residual_layers))
@@ -273,10 +260,8 @@ class Prepared:
         self._codes = [layer.diffusion_projection(code)[..., None, None] for layer in self._layers]
         up = network.upsampled(mel, samples)
         self._mel = None if up is None else _channels_last(up)
-        kept = 0
-        if self._mel is not None:
-            kept = kept_bytes // (2 * network.config.channels * self._mel[:, 0].nbytes)
-        self._kept = [self._condition(layer) for layer in self._layers[:kept]]
+        each = 2 * network.config.channels * (1 if up is None else up[:, 0].nbytes)
+        self._kept = [self._condition(layer) for layer in self._layers[: KEPT // each]]
 
     @torch.no_grad()
     def __call__(self, x: Tensor, number: int) -> Tensor:
@@ -326,7 +311,7 @@ def sample(
     x = draws(0)
     steps = torch.tensor(schedule.steps, dtype=torch.float32, device=x.device)
     prepared = Prepared(network, mel, steps, x.shape[-1])
-    for draw, number in enumerate(reversed(range(schedule.calls)), 1):
+    for draw, number in enumerate(reversed(range(len(schedule.beta))), 1):
         noise = draws(draw) if number else None
         x = schedule.advance(x, prepared(x, number), number, noise)
     return x
@@ -372,13 +357,11 @@ class PublishedSound:
         self._end = samples if mel is None else mel.shape[-1] * HOP
         network.check(mel if mel is None else mel[None], self._end)
         if samples > self._end:
-            raise MelError(
-                f"a mel of {self._end // HOP} frames for {samples} samples",
-                f"a frame lasts {HOP} samples",
-            )
+            frames = self._end // HOP
+            raise MelError(f"{frames} frames for {samples} samples", f"a frame lasts {HOP} samples")
         self._device = next(network.parameters()).device
         self._block = max(1, round(block_seconds * rate / HOP)) * HOP
-        calls = Schedule.of(network.config, fast).calls
+        calls = len(Schedule.of(network.config, fast).beta)
         self._halo = -(-network.reach(calls) // HOP) * HOP
         self._kept: dict[int, Tensor] = {}  # by their first samples, for reads that overlap
 

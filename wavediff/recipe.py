@@ -110,7 +110,7 @@ class DataConfig(_Settings):
 class TrainingConfig(_Settings):
     """How long and how fast."""
 
-    crop: float = Field(2.0, gt=0, description="seconds of a training item")
+    crop: float = Field(2.0, gt=0, le=600, description="seconds of a training item")
     batch: int = Field(16, gt=0, description="items of a step, over all processes")
     accumulate: int = Field(1, gt=0, description="parts that a step is split into to save memory")
     steps: int = Field(100_000, gt=0, le=10**9, description="steps of the whole training")

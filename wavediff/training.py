@@ -102,7 +102,9 @@ def _steps(
                 step = trainer.advance(batch, items.start)
                 watch.see(step.loss, trainer.step)
                 now = time.monotonic()
-                trainer.seconds, before = trainer.seconds + now - before, now
+                # All processes end with the same step, which validates and saves.
+                trainer.seconds, _ = _agree(trainer.seconds + now - before, False, device)
+                before = now
                 progress, skipped = trainer.progress(), len(prepared.skipped)
                 yield run.report(
                     Event(trainer.step, step.loss, progress, trainer.seconds, step, skipped)
