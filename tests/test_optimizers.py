@@ -150,23 +150,3 @@ def test_what_it_remembers_comes_back_exactly(make: Any, muon: bool) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in values(again).items())
     assert other.tensors().keys() == made.tensors().keys()
     assert all(torch.equal(t, kept[key]) for key, t in middle.tensors.items())  # it was copied
-
-
-@pytest.mark.xfail(strict=True, reason="a matrix's moments of one optimizer are given to the other")
-@pytest.mark.parametrize("before", [True, False])
-def test_the_other_optimizer_can_go_on(before: bool) -> None:
-    """`training.optimizer` may differ when a training goes on."""
-    network = prior()
-    first = Optimizers(network, before, 0.01)
-    run(network, first, range(3))
-    second = Optimizers(network, not before, 0.01)
-    second.restore(saved(first), 3)
-    run(network, second, range(3, 5))
-    third = Optimizers(network, not before, 0.01)
-    third.restore(saved(second), 5)
-    tensors = second.tensors()
-    restored = third.tensors()
-    assert restored.keys() == tensors.keys()
-    assert all(torch.equal(tensor, tensors[key]) for key, tensor in restored.items())
-    owners = {id(p): n for n, made in enumerate(third.each) for p in made.state}
-    assert owners == {key: n for n, made in enumerate(third.each) for key in held(made)}

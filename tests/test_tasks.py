@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from wavediff.audio import ArraySource
 from wavediff.denoiser import Denoiser
 from wavediff.errors import TaskError
-from wavediff.level import gated_rms
+from wavediff.level import LEVEL, gain, gated_rms
 from wavediff.network import NetworkConfig
 from wavediff.path import Bridge
 from wavediff.recipe import Recipe
 from wavediff.samplers import SAMPLERS
-from wavediff.level import LEVEL, gain
 from wavediff.tasks import DenoiseSettings, build, denoise
 
 RATE = 16_000

@@ -82,7 +82,8 @@ def test_it_learns_to_denoise(corpus: Path, tmp_path: Path) -> None:
     )
     events = list(train(made, tmp_path / "run"))
     (untouched,) = train(recipe(corpus, steps=1, learning_rate=1e-9, **pairs), tmp_path / "none")
-    scores = [event.validation.scores["si_sdr"] for event in (untouched, *events) if event.validation]
+    validated = [event.validation for event in (untouched, *events) if event.validation]
+    scores = [validation.scores["si_sdr"] for validation in validated]
     assert len(scores) == 3
     assert scores[2] > scores[0] + 2  # dB
     losses = [event.loss for event in events]

@@ -88,30 +88,31 @@ class Invented:
         self._labels = shares(network, settings.labels)
         self._noise = Noise(derive_seed(settings.seed, number))
         self._walk = Walk(settings.sampler, settings.steps)
+        self._size = max(BLOCK, network.frames)  # a one-shot knows its places, and is one block
         self._kept: dict[int, Tensor] = {}
 
     def read(self, first: int, last: int) -> Tensor:
         """(1, bands, last - first), the frames at its ends repeated beyond them."""
         wanted = torch.arange(first, last).clamp(0, self.frames - 1)
         low, high = int(wanted[0]), int(wanted[-1]) + 1
-        blocks = [self._block(n) for n in range(low // BLOCK, -(-high // BLOCK))]
-        return torch.cat(blocks, -1)[..., wanted - low // BLOCK * BLOCK]
+        blocks = [self._block(n) for n in range(low // self._size, -(-high // self._size))]
+        return torch.cat(blocks, -1)[..., wanted - low // self._size * self._size]
 
     def _block(self, number: int) -> Tensor:
         if number not in self._kept:
             self._kept = {n: kept for n, kept in self._kept.items() if n == number - 1}
-            self._kept[number] = self._sample(number * BLOCK)
+            self._kept[number] = self._sample(number * self._size)
         return self._kept[number]
 
     @torch.inference_mode()
     def _sample(self, first: int) -> Tensor:
-        last, halo = min(first + BLOCK, self.frames), self._walk.calls * self._denoiser.reach
+        last, halo = min(first + self._size, self.frames), self._walk.calls * self._denoiser.reach
         start, stop = max(0, first - halo), min(self.frames, last + halo)
 
         def draw(number: int) -> Tensor:
-            bands = range(self._preset.bands)
-            rows = [self._noise.read(number, band, start, stop) for band in bands]
-            return torch.stack(rows)[None].to(self._device)
+            bands = self._preset.bands
+            row = self._noise.read(number, 0, start * bands, stop * bands)
+            return row.view(1, stop - start, bands).mT.to(self._device)
 
         times = self._path.times(self._settings.steps)
         x = self._path.start(torch.zeros(0), lambda: draw(-1))
@@ -135,4 +136,4 @@ class Invented:
 
 def _frames(settings: GenerateSettings, preset: MelPreset) -> int:
     seconds = 5.0 if settings.seconds is None else settings.seconds
-    return max(1, math.ceil(seconds * preset.rate / preset.hop))
+    return max(1, math.ceil(seconds * preset.rate / preset.hop)) + int(preset.centred)

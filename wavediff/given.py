@@ -77,7 +77,8 @@ class Given:
         mels = self._mels(source)
         if part and part not in mels:
             raise MelError(f"{source} no longer holds {part}", "Run it again.")
-        values = mels[part] if part else next(iter(mels.values()))
+        # How numbers lie in memory decides their last bit, which phases can hang on.
+        values = (mels[part] if part else next(iter(mels.values()))).contiguous()
         name = self._name(source) + (f": {part}" if part else "")
         if not self._told:
             return self._guessed(values, name, source)

@@ -128,7 +128,7 @@ def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig) -> Tenso
         heard = torch.arange(transform.bins, device=band.device) <= band[:, None] * window / 2
         heard = heard[:, None].to(true.dtype)
         counted = heard.sum((1, 2)) * true.shape[1]
-        distance = (heard * (made - true).square()).sum((1, 2)).sqrt()
+        distance = ((heard * (made - true).square()).sum((1, 2)) + FLOOR**2).sqrt()
         whole = (heard * true.square()).sum((1, 2)).sqrt()
         logarithms = (heard * (made.log() - true.log()).abs()).sum((1, 2)) / counted
         part = config.convergence * distance / whole + config.logarithm * logarithms

@@ -240,6 +240,11 @@ def convert(mel: Tensor, source: MelPreset, target: MelPreset) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)  # else one first made while rendering could not be trained with
+def plain(preset: MelPreset) -> float:
+    """What brings magnitudes of the preset's spectra to those under plain windows."""
+    return _energy(preset) if preset.normalised else 1.0
+
+
 def filterbank(preset: MelPreset, device: torch.device | None = None) -> Tensor:
     """The weights of every frequency in every band, float32 (bands, bins)."""
     edges = torch.tensor(_edges(preset), dtype=torch.float64)[:, None]

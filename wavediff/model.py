@@ -17,6 +17,7 @@ from wavediff.denoiser import Denoiser
 from wavediff.errors import AudioError, CheckpointError, TaskError
 from wavediff.generating import GenerateSettings, Invented
 from wavediff.mel import MelPreset
+from wavediff.noise import derive_seed
 from wavediff.published_import import read_published
 from wavediff.recipe import DataConfig, Recipe, from_json
 from wavediff.tasks import DenoiseSettings, Published, published_sound, published_vocode
@@ -156,7 +157,7 @@ class Model:
             raise TaskError(f"{self.name} has no renderer", "name one in generate.renderer")
         invented = Invented(self.denoiser, self.preset, settings, self.device, number)
         return self.renderer.vocode_source(
-            invented, VocodeSettings(steps=settings.render_steps, seed=settings.seed)
+            invented, VocodeSettings(settings.render_steps, derive_seed(settings.seed, number))
         )
 
     def _must(self, task: str) -> None:
@@ -224,8 +225,13 @@ def load(model: str | Path, device: str | torch.device = "auto") -> Model:
     return from_checkpoint(checkpoints.load(path), str(model), choose_device(device))
 
 
-def from_checkpoint(saved: Checkpoint, name: str, device: torch.device) -> Model:
-    """A model to use from a checkpoint. Raises CheckpointError when its weights do not fit."""
+def from_checkpoint(
+    saved: Checkpoint, name: str, device: torch.device, alone: bool = False
+) -> Model:
+    """A model to use from a checkpoint, a generator `alone` without its renderer.
+
+    Raises CheckpointError when its weights do not fit.
+    """
     denoiser = tasks.build(saved.recipe)
     try:
         denoiser.network.load_state_dict(saved.weights())
@@ -234,7 +240,7 @@ def from_checkpoint(saved: Checkpoint, name: str, device: torch.device) -> Model
             f"the weights of {name} do not fit its own recipe", "the file is damaged"
         ) from None
     denoiser = denoiser.to(device).eval().requires_grad_(False)
-    renderer = _renderer(saved, name, device)
+    renderer = None if alone else _renderer(saved, name, device)
     return Model(name, saved.recipe, saved.state, denoiser, device, renderer)
 
 

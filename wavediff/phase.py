@@ -129,8 +129,8 @@ class Phased:
         self.rate, self.channels, self.samples = rate, channels, samples
         self._magnitudes, self._transform, self._iterations = magnitudes, transform, iterations
         self._frames = transform.frames(samples)
-        noise = [Noise(seed).read(-2, channel, 0, transform.bins) for channel in range(channels)]
-        self._last = [torch.stack(noise)]  # the phases before each block
+        # The phases before each block; what is alike in all channels stays so.
+        self._last = [Noise(seed).read(-2, 0, 0, transform.bins).expand(channels, -1)]
         self._kept: dict[int, Tensor] = {}
 
     def read(self, start: int, stop: int) -> Tensor:

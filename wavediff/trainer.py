@@ -21,7 +21,7 @@ from wavediff.recipe import Recipe
 from wavediff.tasks import Published, build
 
 BUCKETS = 4  # parts of the path for which the loss is told apart
-FREE = ("label.weight",)  # tensors that need not fit those of a model that training begins from
+LABELS = "label.weight"  # the tensor that a model may lack from which a training begins
 SMALLEST_SCALE = 1e-3  # of fp16's loss: below, it is not the scale that makes gradients overflow
 
 
@@ -68,9 +68,9 @@ class Trainer:
     def initialise(self, weights: dict[str, Tensor], name: str) -> None:
         """Begin from the weights of another training. Raises CheckpointError if they do not fit."""
         own = self.denoiser.network.state_dict()
-        kept = {key: own[key] for key in FREE if key in own}  # other labels are learned anew
+        kept = {LABELS: own[LABELS]} if LABELS in own else {}
         try:
-            self.denoiser.network.load_state_dict({**weights, **kept})
+            self.denoiser.network.load_state_dict({**kept, **weights})
         except RuntimeError:
             raise CheckpointError(
                 f"the weights of {name} do not fit the network of this recipe",

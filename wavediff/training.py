@@ -18,7 +18,7 @@ from wavediff.errors import CheckpointError, RecipeError, TrainingError
 from wavediff.logs import Log
 from wavediff.model import choose_device, from_checkpoint, locate
 from wavediff.recipe import Recipe, to_toml
-from wavediff.trainer import Step, Trainer
+from wavediff.trainer import LABELS, Step, Trainer
 from wavediff.validation import Examples, Validation, examples, validate
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -114,7 +114,7 @@ def _steps(
         run.save()
         raise
     finally:
-        trainer.model = trainer.denoiser  # without what would keep the processes' group alive
+        trainer.model = trainer.objective  # without what would keep the processes' group alive
 
 
 @dataclass
@@ -153,7 +153,7 @@ class _Run:
         settings, last = self.trainer.recipe.training, event.progress >= 1
         if event.step % settings.validate_every == 0 or last:
             model = from_checkpoint(
-                self.trainer.snapshot({}), str(self.folder), self.trainer.device
+                self.trainer.snapshot({}), str(self.folder), self.trainer.device, alone=True
             )
             event = replace(event, validation=validate(model, self.pairs))
         if event.step % settings.save_every == 0 or last:
@@ -220,7 +220,11 @@ def _begin(trainer: Trainer, folder: Path, init: str | Path | None) -> bool:
                 )
         trainer.restore(saved)
     elif init is not None:
-        trainer.initialise(checkpoints.load(locate(init)).weights(), str(init))
+        given = checkpoints.load(locate(init))
+        weights = given.weights()
+        if given.recipe.prior.labels != trainer.recipe.prior.labels:
+            weights.pop(LABELS, None)  # other labels are learned anew
+        trainer.initialise(weights, str(init))
     return whole
 
 
@@ -228,6 +232,7 @@ def _lasting(recipe: Recipe) -> dict[str, Any]:
     """What a training cannot change on its way; all other settings may differ when it goes on."""
     path = (recipe.path.kind, recipe.path.scale, recipe.path.growth)
     fixed = {"task": recipe.task, "rate": recipe.rate, "path": path, "mel": recipe.mel}
+    fixed |= {"length": recipe.generate.frames, "optimizer": recipe.training.optimizer}
     return fixed | {name: getattr(recipe, name) for name in ("network", "prior", "diffwave")}
 
 

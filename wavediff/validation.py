@@ -81,7 +81,8 @@ def validate(model: Model, given: Examples) -> Validation:
         assert isinstance(made, Tensor)
         for key in keys:
             scores[key].append(METRICS[key].function(clean, made, rate))
-        heard = heard or {"noisy": noisy, "clean": clean, f"{task}d": made}
+        given_too = {"noisy": noisy} if others else {}
+        heard = heard or {**given_too, "clean": clean, f"{task}d": made}
     return Validation({key: _mean(scores[key]) for key in keys}, rate, heard)
 
 

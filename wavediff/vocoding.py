@@ -19,7 +19,7 @@ from wavediff.audio import Source
 from wavediff.denoiser import Denoiser
 from wavediff.errors import MelError, TaskError
 from wavediff.level import GATE, gain
-from wavediff.mel import MelOf, MelPreset, compress, filterbank, linear, magnitudes
+from wavediff.mel import MelOf, MelPreset, compress, filterbank, linear, magnitudes, plain
 from wavediff.path import Precondition
 from wavediff.phase import Phased, griffin_lim, locked_phase, with_phase
 from wavediff.render import Rendered, Request
@@ -85,7 +85,7 @@ def start_magnitudes(mel: Tensor, preset: MelPreset) -> Tensor:
     Magnitudes that have this mel and are nowhere negative, found by multiplicative steps (Lee and
     Seung 2001) from bands spread over their bins: sharper than a pseudo-inverse cut off at zero.
     """
-    bands, wanted = filterbank(preset, mel.device), magnitudes(mel, preset).mT
+    bands, wanted = filterbank(preset, mel.device), _summed(mel, preset)
     total = bands.sum(0) + TINY
     with torch.autocast(mel.device.type, enabled=False):
         magnitude = wanted @ (bands / bands.sum(1, keepdim=True).square()) + TINY
@@ -109,7 +109,7 @@ def matched(sound: Tensor, mel: Tensor, preset: MelPreset, passes: int) -> Tenso
     shares = bands / bands.amax(1, keepdim=True)
     total = shares.sum(0)
     last = int((total > HEARD).nonzero()[-1])
-    wanted = magnitudes(mel, preset).mT + preset.floor
+    wanted = _summed(mel, preset) + preset.floor
     with torch.autocast(sound.device.type, enabled=False):
         for _ in range(passes):
             spectrum = transform.analyse(sound)
@@ -119,6 +119,11 @@ def matched(sound: Tensor, mel: Tensor, preset: MelPreset, passes: int) -> Tenso
             gains = torch.cat((gains[..., : last + 1], above), -1)
             sound = transform.synthesise(spectrum * gains, sound.shape[-1])
     return sound
+
+
+def _summed(mel: Tensor, preset: MelPreset) -> Tensor:
+    """What a mel says of the magnitudes under plain windows: (batch, frames, bands)."""
+    return magnitudes(mel, preset).mT * plain(preset)
 
 
 @dataclass(frozen=True)
@@ -205,7 +210,7 @@ class ArrayMels:
                 f"a mel of shape {shape}, the model takes ({self.preset.bands}, frames)",
                 f"its preset is {self.preset.name}; wavediff check FILE.npy tells what a mel is",
             )
-        if not bool(torch.as_tensor(self.values).isfinite().all()):
+        if not bool(self._copied().isfinite().all()):
             raise MelError("the mel has values that are NaN or infinite", "repair it first")
 
     @property
@@ -218,6 +223,13 @@ class ArrayMels:
         """Of each."""
         return int(self.values.shape[-1])
 
+    def _copied(self) -> Tensor:
+        """All values, float32 on the CPU."""
+        if isinstance(self.values, Tensor):
+            return self.values.detach().to("cpu", torch.float32)
+        # numpy makes the copy: torch takes neither reversed arrays nor another byte order
+        return torch.from_numpy(np.array(self.values, np.float32, order="C"))
+
     def items(self) -> Iterator["ArrayMels"]:
         """Each mel of a batch by itself."""
         for n in range(self.channels):
@@ -226,8 +238,8 @@ class ArrayMels:
     def read(self, first: int, last: int) -> Tensor:
         """(channels, bands, last - first), the frames at its ends repeated beyond them."""
         wanted = torch.arange(first, last).clamp(0, self.frames - 1)
-        values = torch.as_tensor(self.values, dtype=torch.float32)
-        return values.view(self.channels, self.preset.bands, -1)[..., wanted]
+        values = self._copied()
+        return values.reshape(self.channels, self.preset.bands, -1)[..., wanted]
 
 
 def rms(mels: Mels, preset: MelPreset) -> float:
@@ -241,6 +253,29 @@ def rms(mels: Mels, preset: MelPreset) -> float:
     power = torch.cat(powers)
     active = power[power > GATE * power.mean()]
     return float(active.mean().sqrt()) if active.numel() else 0.0
+
+
+@dataclass(frozen=True)
+class _Levelled:
+    """Mels brought to the level of the training, the frames at their ends repeated beyond them."""
+
+    mels: Mels
+    preset: MelPreset
+    factor: float
+
+    @property
+    def channels(self) -> int:
+        return self.mels.channels
+
+    @property
+    def frames(self) -> int:
+        return self.mels.frames
+
+    def read(self, first: int, last: int) -> Tensor:
+        wanted = torch.arange(first, last).clamp(0, self.frames - 1)
+        low, high = int(wanted[0]), int(wanted[-1]) + 1
+        mel = self.mels.read(low, high)[..., wanted - low]
+        return compress(self.factor * magnitudes(mel, self.preset), self.preset)
 
 
 class Start:
@@ -272,18 +307,18 @@ class Start:
 
     def _frames(self, first: int, last: int) -> Tensor:
         shift = padding(self._preset)
-        return self._mels.read(first - shift, last - shift)
+        return _Levelled(self._mels, self._preset, 1.0).read(first - shift, last - shift)
 
     def _magnitudes(self, first: int, last: int) -> Tensor:
         return start_magnitudes(self._frames(first, last), self._preset)
 
 
-class _Part:
+class Part:
     """A stretch of a source, `samples` long, from sample `first` on; it may end in silence."""
 
-    def __init__(self, source: Source, first: int, samples: int) -> None:
+    def __init__(self, source: Source, first: int, samples: int, factor: float = 1.0) -> None:
         self.rate, self.channels, self.samples = source.rate, source.channels, samples
-        self._source, self._first = source, first
+        self._source, self._first, self._factor = source, first, factor
 
     def read(self, start: int, stop: int) -> Tensor:
         """Float32 (channels, stop - start); zero outside of [0, samples)."""
@@ -291,7 +326,7 @@ class _Part:
         if low >= high:
             return torch.zeros(self.channels, max(stop - start, 0))
         sound = self._source.read(low + self._first, high + self._first)
-        return F.pad(sound, (low - start, stop - high))
+        return F.pad(self._factor * sound, (low - start, stop - high))
 
 
 def vocode(
@@ -303,24 +338,25 @@ def vocode(
     device: torch.device,
 ) -> Source:
     """The sound of a mel of this preset, computed as it is read, in rising order."""
-    begun = Start(mels, preset, made.iterations, settings.seed)
     factor = gain(rms(mels, preset))
+    levelled = _Levelled(mels, preset, factor)
+    begun = Start(levelled, preset, made.iterations, settings.seed)
     walk = Walk("ddim", settings.steps or made.steps)
     request = Request(walk, settings.seed, settings.block_seconds)
 
     def known(channel: int, first: int, last: int) -> tuple[Tensor]:
         (mel,) = begun.known(channel, first, last)
-        return (compress(factor * magnitudes(mel, preset), preset).to(device),)
+        return (mel.to(device),)
 
-    rendered = Rendered(begun, denoiser, factor, request, device, known)
-    return _Part(rendered, lead(preset), rendered.samples - lead(preset))
+    rendered = Rendered(begun, denoiser, 1.0, request, device, known)
+    return Part(rendered, lead(preset), rendered.samples - lead(preset), 1 / factor)
 
 
 def resynthesised(source: Source, preset: MelPreset, sound_of: Callable[[Mels], Source]) -> Source:
     """What becomes of a recording by way of its mel: the same rate, channels and length."""
     inside = resampled(source, preset.rate)
     # A mel ends with whole hops: beyond its end a recording counts as silence.
-    whole = _Part(inside, 0, -(-inside.samples // preset.hop) * preset.hop)
+    whole = Part(inside, 0, -(-inside.samples // preset.hop) * preset.hop)
     sound = sound_of(MelOf(whole, preset))
-    back = resampled(_Part(sound, 0, inside.samples), source.rate)
-    return _Part(back, 0, source.samples)
+    back = resampled(Part(sound, 0, inside.samples), source.rate)
+    return Part(back, 0, source.samples)
