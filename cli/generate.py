@@ -145,7 +145,7 @@ def generate(
             else:
                 report(done, quiet, verbose)
     if draw:
-        shown, columns = _shown(planned, all_labels)
+        shown, columns = _shown(planned, number if all_labels else 0)
         some = f"{len(shown)} of " if len(shown) < len(planned) else ""
         title = f"{some}{len(planned)} sounds" if planned[1:] else planned[0].source
         plot.save_sheet([item.target for item in shown], columns, sheet, f"{title}, by {name}")
@@ -174,9 +174,9 @@ def _sheet(planned: list["Invention"], output: str | None, seed: int, all_labels
     return first.picture.with_stem(first.picture.stem.rpartition("-")[0])
 
 
-def _shown(planned: list["Invention"], all_labels: bool) -> tuple[list["Invention"], int]:
-    """The sounds on the contact sheet, and its columns: a row for each label, or a square."""
-    if all_labels:
-        return [item for item in planned if item.number < ROW], min(len(planned), ROW)
+def _shown(planned: list["Invention"], rows_of: int) -> tuple[list["Invention"], int]:
+    """The sounds on the contact sheet, and its columns: `rows_of` so many, or as a square for 0."""
+    if rows_of:
+        return [item for item in planned if item.number < ROW], min(rows_of, ROW)
     shown = planned[:MOST]
     return shown, ceil(sqrt(len(shown)))

@@ -48,4 +48,4 @@ def generator(path: Path, labels: tuple[str, ...] = LABELS, frames: int = 32) ->
 
 def mel_of(sound: np.ndarray, preset: str = "hifigan") -> np.ndarray:
     """The mel of (samples,) at the preset's rate, (bands, frames) float32."""
-    return mel(torch.from_numpy(sound)[None], PRESETS[preset])[0].numpy()
+    return mel(torch.from_numpy(sound)[None], PRESETS[preset])[0].contiguous().numpy()
