@@ -226,7 +226,7 @@ class ArrayMels:
     def _copied(self) -> Tensor:
         """All values, float32 on the CPU."""
         if isinstance(self.values, Tensor):
-            return self.values.detach().to("cpu", torch.float32)
+            return self.values.detach().to("cpu", torch.float32).contiguous()
         # numpy makes the copy: torch takes neither reversed arrays nor another byte order
         return torch.from_numpy(np.array(self.values, np.float32, order="C"))
 
