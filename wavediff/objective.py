@@ -1,5 +1,6 @@
 """Objectives: what a training makes of a batch, and the loss of it, task by task."""
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -44,7 +45,7 @@ class Draw:
         return replace(self, **moved)
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, abc.ABC):
     """A denoiser and how its task trains it. Called, it answers with each item's loss, (batch,)."""
 
     def __init__(self, recipe: Recipe, denoiser: Denoiser | Published) -> None:
@@ -61,9 +62,9 @@ class Objective(nn.Module):
             samples = samples // preset.hop * preset.hop
         return (LEVEL * torch.randn(items, samples),)
 
+    @abc.abstractmethod
     def draw(self, batch: Batch, items: int, generator: torch.Generator) -> Draw:
         """The numbers of a step for all `items` of all processes, of whose `batch` is a share."""
-        raise NotImplementedError
 
     @property
     def path(self) -> Path:
