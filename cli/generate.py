@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  wavediff models show drums-44k
-  wavediff generate -m drums-44k --label snare --count 16 -o snares/ --plot
-  wavediff generate -m drums-44k --label kick=0.7 --label tom=0.3 -o thud.wav
-  wavediff generate -m digits-8k --all-labels --count 100 -o digits/
-  wavediff generate -m speech-22k --seconds 20 --seed 3 -o babble.wav
-  wavediff generate -m drums-44k --loop 120 "kick:x---x--- hat:--x---x-"
+  wavediff models show runs/drums
+  wavediff generate -m runs/drums --label snare --count 16 -o snares/ --plot
+  wavediff generate -m runs/drums --label kick=0.7 --label tom=0.3 -o thud.wav
+  wavediff generate -m runs/digits --all-labels --count 100 -o digits/
+  wavediff generate -m runs/speech --seconds 20 --seed 3 -o babble.wav
+  wavediff generate -m runs/drums --loop 120 "kick:x---x--- hat:--x---x-"
 
 \b
 Files are called LABEL-SEED-0000.wav …; a number stands for the same sound

@@ -28,7 +28,7 @@ Examples:
   wavediff train my-speech/ --init denoise-16k --max-minutes 30
   wavediff train --noisy noisy/ --clean clean/ --set training.crop=1.5
   wavediff train my-voices/ --task vocode --max-minutes 60
-  wavediff train my-drums/ --init drums-44k --max-minutes 5 -o runs/mine
+  wavediff train my-drums/ --task generate --max-minutes 30 -o runs/drums
   wavediff train my-drums/ --task classify --export judge.safetensors
   wavediff train my-speech/ --dry-run > mine.toml
   wavediff train my-speech/ --recipe mine.toml --export mine.safetensors

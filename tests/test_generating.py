@@ -15,12 +15,13 @@ from wavediff.denoiser import Denoiser
 from wavediff.errors import TaskError
 from wavediff.generating import GenerateSettings, Invented, shares
 from wavediff.mel import PRESETS, MelPreset
-from wavediff.model import Model
+from wavediff.model import Model, load
 from wavediff.path import Diffusion
 from wavediff.prior import PriorConfig, PriorNet
 from wavediff.recipe import Recipe
 from wavediff.samplers import SAMPLERS
 from wavediff.tasks import build
+from wavediff.vocoding import Start, lead
 
 CPU = torch.device("cpu")
 PRESET = PRESETS["narrow8k"]
@@ -272,9 +273,17 @@ def test_a_model_that_knows_no_labels_says_so() -> None:
     assert "a, b, c" in caught.value.hint
 
 
-def test_without_a_renderer_nothing_is_heard() -> None:
-    with pytest.raises(TaskError, match="no renderer") as caught:
-        model(renderer=False).generate(1)
-    assert caught.value.hint
+def test_without_a_renderer_phases_have_to_do() -> None:
+    settings = GenerateSettings(steps=2, seconds=0.5)
+    plain = model(renderer=False)
+    sounds = plain.generate(2, settings)
+    assert sounds.shape == (2, 4096)  # whole frames
+    assert not torch.equal(*sounds)
+    mels = Invented(plain.denoiser, plain.preset, settings, plain.device)
+    start = Start(mels, plain.preset, 0, noise.derive_seed(0, 0))
+    before = lead(plain.preset)
+    torch.testing.assert_close(sounds[:1], start.read(before, before + 4096))
+    with pytest.raises(TaskError, match="not to generate"):
+        load("denoise-16k", "cpu").generate(1)
     with pytest.raises(TaskError, match="not to vocode"):
         model().vocode(torch.zeros(64, 5))

@@ -21,7 +21,16 @@ from wavediff.noise import derive_seed
 from wavediff.published_import import read_published
 from wavediff.recipe import DataConfig, Recipe, from_json
 from wavediff.tasks import DenoiseSettings, Published, published_sound, published_vocode
-from wavediff.vocoding import ArrayMels, Mels, VocodeSettings, resynthesised, vocode
+from wavediff.vocoding import (
+    ArrayMels,
+    Mels,
+    Part,
+    Start,
+    VocodeSettings,
+    lead,
+    resynthesised,
+    vocode,
+)
 
 SUFFIX = ".safetensors"
 PUBLISHED_MEL = "lmnt"  # the preset of all published conditional models
@@ -153,12 +162,12 @@ class Model:
         self._must("generate")
         if isinstance(self.denoiser, Published):
             return published_sound(self.denoiser.network, self.rate, settings, number)
-        if self.renderer is None:
-            raise TaskError(f"{self.name} has no renderer", "name one in generate.renderer")
         invented = Invented(self.denoiser, self.preset, settings, self.device, number)
-        return self.renderer.vocode_source(
-            invented, VocodeSettings(settings.render_steps, derive_seed(settings.seed, number))
-        )
+        seed = derive_seed(settings.seed, number)
+        if self.renderer is None:  # phases that fit the mel's magnitudes have to do
+            start = Start(invented, self.preset, 0, seed)
+            return Part(start, lead(self.preset), start.samples - lead(self.preset))
+        return self.renderer.vocode_source(invented, VocodeSettings(settings.render_steps, seed))
 
     def _must(self, task: str) -> None:
         if self.recipe.command != task:

@@ -77,7 +77,9 @@ Preset = Annotated[str, AfterValidator(_known_preset)]
 class GenerateConfig(_Settings):
     """What a prior invents, one by one or without end, and along which diffusion."""
 
-    renderer: str = Field("", description="the model that makes sound of it: a name or a file")
+    renderer: str = Field(
+        "", description="the vocoder that makes sound of it, a name or a file; empty for none"
+    )
     frames: int = Field(0, ge=0, description="length of a one-shot; 0 for sounds of any length")
     sigma_min: float = Field(0.01, gt=0, description="noise at which sampling ends")
     sigma_max: float = Field(20.0, gt=0, description="noise at which sampling begins")
