@@ -38,12 +38,7 @@ def denoise(
         list[str],
         typer.Argument(metavar="INPUTS", help="Files, folders, patterns, or - for a pipe."),
     ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output", metavar="OUT", help="Exactly this file; a folder for several inputs."
-        ),
-    ] = None,
+    output: options.Output = None,
     model: options.ModelName = options.DEFAULT_MODEL,
     mix: Annotated[
         float,
@@ -59,19 +54,12 @@ def denoise(
         typer.Option(metavar="NAME", help="ddim or ancestral; the steps decide if not given."),
     ] = None,
     seed: options.Seed = 0,
-    block: Annotated[
-        float,
-        typer.Option(
-            min=1, metavar="SECONDS", help="Length of a block; shorter needs less memory."
-        ),
-    ] = 12.0,
+    block: options.Block = 12.0,
     device: options.DeviceName = options.Device.AUTO,
     draw: Annotated[
         bool, typer.Option("--plot", help="Also draw spectrograms before and after, as PNG.")
     ] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out inputs whose output exists.")
-    ] = False,
+    skip_existing: options.SkipExisting = False,
     json: options.Json = False,
     force: options.Force = False,
     quiet: options.Quiet = False,

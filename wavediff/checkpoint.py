@@ -52,8 +52,15 @@ def save(path: Path, checkpoint: Checkpoint, keep_previous: bool = False) -> Non
         "recipe": checkpoint.recipe.to_json(),
         "state": json.dumps(checkpoint.state),
     }
+    write(path, checkpoint.tensors, metadata, keep_previous)
+
+
+def write(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], keep_previous: bool = False
+) -> None:
+    """A safetensors file, written beside and renamed. Raises CheckpointError where it cannot be."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    tensors = {key: tensor.detach().contiguous() for key, tensor in checkpoint.tensors.items()}
+    tensors = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.touch()

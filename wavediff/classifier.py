@@ -1,9 +1,7 @@
 """The judge of generated sounds: a small network that tells the labels of real ones apart."""
 
-import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from wavediff.checkpoint import write
 from wavediff.errors import CheckpointError, DataError
 from wavediff.labelled import Labelled, load_labelled
 from wavediff.lessons import lessons
@@ -299,21 +297,7 @@ def save(path: Path, classifier: Classifier) -> None:
         "labels": json.dumps(classifier.labels),
         "facts": json.dumps(classifier.facts),
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-        mode = beside.stat().st_mode  # as the user's other files; safetensors makes them private
-        save_file(classifier.network.state_dict(), beside, metadata)
-        beside.chmod(mode)
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} cannot be written: {error}", "is the disk full, or the folder read-only?"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    write(path, classifier.network.state_dict(), metadata)
 
 
 def load(path: Path) -> Classifier:
