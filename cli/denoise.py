@@ -54,8 +54,9 @@ def denoise(
         typer.Option(metavar="NAME", help="ddim or ancestral; the steps decide if not given."),
     ] = None,
     seed: options.Seed = 0,
-    block: options.Block = 12.0,
+    block: options.Block = 24.0,
     device: options.DeviceName = options.Device.AUTO,
+    precision: options.PrecisionName = options.Precision.FP32,
     draw: Annotated[
         bool, typer.Option("--plot", help="Also draw spectrograms before and after, as PNG.")
     ] = False,
@@ -81,7 +82,7 @@ def denoise(
         say(f"{count(len(planned) - len(todo), 'result')} there already, left as is", quiet)
     if draw:
         plot.require()
-    loaded = load(model, device)
+    loaded = load(model, device, precision)
     say(f"{loaded.name} on {loaded.device}, {count(steps, 'step')}", quiet or not verbose)
     failed = 0
     with Progress("", quiet) as progress:

@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\b
 Examples:
-  wavediff models show runs/drums
-  wavediff generate -m runs/drums --label snare --count 16 -o snares/ --plot
-  wavediff generate -m runs/drums --label kick=0.7 --label tom=0.3 -o thud.wav
-  wavediff generate -m runs/digits --all-labels --count 100 -o digits/
-  wavediff generate -m runs/speech --seconds 20 --seed 3 -o babble.wav
-  wavediff generate -m runs/drums --loop 120 "kick:x---x--- hat:--x---x-"
+  wavediff generate -m drums-44k --label snare --count 16 -o snares/ --plot
+  wavediff generate -m drums-44k --label kick=0.7 --label tom=0.3 -o thud.wav
+  wavediff generate -m digits-8k --all-labels --count 100 -o digits/
+  wavediff generate -m speech-22k --seconds 20 --seed 3 -o babble.wav
+  wavediff generate -m drums-44k --loop 120 "kick:x---x--- rim:--x---x-"
 
 \b
 Files are called LABEL-SEED-0000.wav …; a number stands for the same sound
@@ -57,14 +56,16 @@ def generate(
         float | None, typer.Option(metavar="S", help="Length, where the model leaves it open.")
     ] = None,
     steps: Annotated[
-        int, typer.Option(metavar="N", help="Network calls that invent a mel spectrogram.")
-    ] = 16,
+        int | None,
+        typer.Option(metavar="N", help="Network calls that invent a mel spectrogram."),
+    ] = None,
     render_steps: Annotated[
         int | None, typer.Option(metavar="N", help="Network calls that make sound of it.")
     ] = None,
     guidance: Annotated[
-        float, typer.Option(metavar="W", help="Above 1 labels are followed more closely.")
-    ] = 1.0,
+        float | None,
+        typer.Option(metavar="W", help="Above 1 labels are followed more closely."),
+    ] = None,
     sampler: Annotated[
         str, typer.Option(metavar="NAME", help="How the steps are taken.")
     ] = "ancestral",
@@ -78,6 +79,7 @@ def generate(
         bool, typer.Option("--tail", help="Let the loop ring out; else it is seamless.")
     ] = False,
     device: options.DeviceName = options.Device.AUTO,
+    precision: options.PrecisionName = options.Precision.FP32,
     draw: Annotated[
         bool, typer.Option("--plot", help="Also draw a contact sheet of spectrograms, as PNG.")
     ] = False,
@@ -115,7 +117,7 @@ def generate(
         asked = dict.fromkeys(pattern.labels, 1.0)
     else:
         asked = _labels(label or [])
-    loaded = load(model, device)
+    loaded = load(model, device, precision)
     name = Path(loaded.name).stem
     mixed = mixtures(loaded, asked, all_labels, seconds)
     if loop:

@@ -8,7 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from wavediff import __version__
-from wavediff.cli import check, denoise, evaluate, generate, models, train, vocode
+from wavediff.cli import (
+    bench,
+    check,
+    denoise,
+    evaluate,
+    generate,
+    models,
+    report,
+    trace,
+    train,
+    vocode,
+)
 from wavediff.cli.status import ExitCode
 
 app = typer.Typer(
@@ -25,6 +36,9 @@ app.command(epilog=generate.EXAMPLES)(generate.generate)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=check.EXAMPLES)(check.check)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=bench.EXAMPLES)(bench.bench)
+app.command(epilog=trace.EXAMPLES)(trace.trace)
+app.command(epilog=report.EXAMPLES)(report.report)
 app.add_typer(models.app, name="models")
 
 

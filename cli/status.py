@@ -37,6 +37,9 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             if isinstance(error, WavediffError):
                 complain(error.message, error.hint)
+            elif isinstance(error, OSError) and error.strerror:
+                where = f"{error.filename}: " if error.filename else ""
+                complain(f"{where}{error.strerror}", "the system refused it: see the path and disk")
             else:
                 complain(
                     f"unexpected {type(error).__name__}: {error}",

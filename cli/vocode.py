@@ -57,8 +57,9 @@ def vocode(
         int | None, typer.Option(metavar="N", help="Network calls; the model knows how many.")
     ] = None,
     seed: options.Seed = 0,
-    block: options.Block = 12.0,
+    block: options.Block = 24.0,
     device: options.DeviceName = options.Device.AUTO,
+    precision: options.PrecisionName = options.Precision.FP32,
     draw: Annotated[
         bool, typer.Option("--plot", help="Also draw what was given and what came out, as PNG.")
     ] = False,
@@ -77,7 +78,7 @@ def vocode(
     from wavediff.vocoding import VocodeSettings
 
     settings = VocodeSettings(steps, seed, block)
-    loaded = load(model, device)
+    loaded = load(model, device, precision)
     with Given(loaded.preset, mel_preset, scaling) as given, Progress("", quiet) as progress:
         planned = jobs.plan(inputs, output, "vocoded", given.parts)
         if json and any(job.target == jobs.PIPE for job in planned):

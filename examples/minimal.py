@@ -53,7 +53,7 @@ def train(denoiser: Denoiser, steps: int, batch: int = 8) -> None:
         time = torch.rand(batch).clamp(min=1e-3)
         time[: batch // 2] = 1.0  # where sampling begins, and ends if it has one step
         x = denoiser.path.corrupt(clean, noisy, time, torch.randn_like(clean))
-        loss = denoise_loss(denoiser(x, noisy, time), clean, LossConfig(windows=(256, 512))).mean()
+        loss = denoise_loss(denoiser(x, noisy, time), clean, LossConfig(), RATE).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

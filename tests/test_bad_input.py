@@ -116,6 +116,22 @@ def test_a_full_disk_leaves_nothing(model: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a.denoised.wav").read_bytes() == old
 
 
+def test_a_name_that_the_system_does_not_take(model: Path, tmp_path: Path) -> None:
+    message, hint = refusal("denoise", tmp_path / f"{'a' * 300}.wav", "-m", model)
+    assert "unexpected" not in message
+    assert "path" in hint
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_standard_output(tmp_path: Path) -> None:
+    given = put(tmp_path / "a.wav", hiss(0, 0.5))
+    with open("/dev/full", "wb") as full, process("check", given, "--json", stdout=full) as running:
+        words = running.communicate()[1].decode()
+    assert running.returncode == 1
+    assert "unexpected" not in words
+    assert words.startswith("wavediff: ")
+
+
 def test_folders_without_audio(model: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no sound")
     commands = (

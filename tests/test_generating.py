@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from wavediff import generating, noise
 from wavediff.denoiser import Denoiser
 from wavediff.errors import TaskError
-from wavediff.generating import GenerateSettings, Invented, shares
+from wavediff.generating import GenerateConfig, GenerateSettings, Invented, shares
 from wavediff.mel import PRESETS, MelPreset
 from wavediff.model import Model, load
 from wavediff.path import Diffusion
@@ -27,6 +28,7 @@ CPU = torch.device("cpu")
 PRESET = PRESETS["narrow8k"]
 TINY = {"window": 512, "hop": 128, "bands": 4, "channels": 8, "layers": 2, "cycle": 2, "mixing": 2}
 LABELS = ("a", "b", "c")
+MADE = GenerateConfig(steps=3, guidance=1.0)
 
 
 @lru_cache
@@ -45,8 +47,8 @@ def denoiser(frames: int = 0, labels: tuple[str, ...] = LABELS) -> Denoiser:
 def invented(
     frames: int = 0, known: tuple[str, ...] = LABELS, number: int = 0, **settings: Any
 ) -> Invented:
-    chosen = GenerateSettings(**{"steps": 3, "seconds": 1.0, **settings})
-    return Invented(denoiser(frames, known), PRESET, chosen, CPU, number)
+    chosen = GenerateSettings(**{"seconds": 1.0, **settings})
+    return Invented(denoiser(frames, known), PRESET, MADE, chosen, CPU, number)
 
 
 def whole(*args: Any, **settings: Any) -> Tensor:
@@ -131,7 +133,7 @@ def test_seconds_and_one_shots_have_their_length() -> None:
 def test_a_sound_is_as_long_as_was_asked(seconds: float) -> None:
     preset: MelPreset = PRESETS["tacotron2"]
     settings = GenerateSettings(steps=1, seconds=seconds)
-    frames = Invented(denoiser(0, LABELS), preset, settings, CPU).frames
+    frames = Invented(denoiser(0, LABELS), preset, MADE, settings, CPU).frames
     assert preset.samples(frames) >= seconds * preset.rate
 
 
@@ -179,6 +181,20 @@ def test_guidance_asks_twice_where_it_acts() -> None:
     with asked(denoiser(0, LABELS)) as seen:  # of nothing that was asked for there is no more
         whole(steps=steps, guidance=2.0)
         assert [len(shares) for shares in seen if shares is not None] == [1] * steps
+
+
+def test_what_is_not_asked_for_is_as_the_model_says() -> None:
+    made = GenerateConfig(steps=5, guidance=2.5)
+    network, labels = denoiser(0, LABELS), {"b": 1.0}
+
+    def mel(settings: GenerateSettings) -> Tensor:
+        return Invented(network, PRESET, made, settings, CPU).read(0, 20)
+
+    silent = GenerateSettings(seconds=1.0, labels=labels)
+    named = replace(silent, steps=5, guidance=2.5)
+    assert torch.equal(mel(silent), mel(named))
+    assert not torch.equal(mel(silent), mel(replace(named, guidance=0.0)))
+    assert not torch.equal(mel(silent), mel(replace(named, steps=6)))
 
 
 def test_guidance_moves_away_from_the_answer_without_labels() -> None:
@@ -279,7 +295,7 @@ def test_without_a_renderer_phases_have_to_do() -> None:
     sounds = plain.generate(2, settings)
     assert sounds.shape == (2, 4096)  # whole frames
     assert not torch.equal(*sounds)
-    mels = Invented(plain.denoiser, plain.preset, settings, plain.device)
+    mels = Invented(plain.denoiser, plain.preset, MADE, settings, plain.device)
     start = Start(mels, plain.preset, 0, noise.derive_seed(0, 0))
     before = lead(plain.preset)
     torch.testing.assert_close(sounds[:1], start.read(before, before + 4096))

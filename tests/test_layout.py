@@ -22,13 +22,16 @@ HOUSE = {
     "what sound is": "errors audio resample writer transform noise level fullband background",
     "what a mel is": "mel phase melfile melguess",
     "how it is judged": "metrics",
-    "one denoiser, sampled exactly": "network prior path denoiser samplers render",
-    "around the denoiser": "vocoding generating published",
-    "what it learns from": "data degrade mixtures losses labelled crops",
+    "one denoiser, sampled exactly": "network packed prepared prior path denoiser samplers render "
+    "kernels.mixing kernels.convolution kernels.block kernels.graph kernels.choice",
+    "around the denoiser": "vocoding generating published published_sound operations",
+    "what it learns from": "data degrade mixtures intelligibility losses labelled crops",
     "what is trained for what": "recipe checkpoint published_import tasks model card",
     "how it is trained": "batches objective optimizers trainer validation logs training plan",
     "who judges what is invented": "lessons classifier likeness",
     "what is done with files": "loop given jobs files evaluation survey plot",
+    "what is shown of it": "trace film exhibit report",
+    "how fast it is": "bench",
 }
 FLOOR = {
     module: floor for floor, modules in enumerate(HOUSE.values()) for module in modules.split()

@@ -18,7 +18,7 @@ from wavediff.losses import (
 )
 from wavediff.transform import Transform
 
-SAMPLES = 4000
+SAMPLES, RATE = 4000, 16_000
 CONFIG = LossConfig()
 
 
@@ -32,7 +32,9 @@ def sound(seed: int, batch: int = 3, level: float = 0.05) -> Tensor:
 def test_at_equality_only_the_limit_is_left() -> None:
     clean = sound(0)
     expected = torch.full((3,), -(CONFIG.snr + CONFIG.si_sdr) * CONFIG.limit)
-    torch.testing.assert_close(denoise_loss(clean, clean, CONFIG), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        denoise_loss(clean, clean, CONFIG, RATE), expected, atol=1e-4, rtol=0
+    )
     for window in CONFIG.windows:
         for part in compressed_spectral(clean, clean, window, CONFIG.compression):
             assert not part.any()
@@ -41,7 +43,7 @@ def test_at_equality_only_the_limit_is_left() -> None:
 def test_it_rises_with_the_error() -> None:
     clean, error = sound(0), sound(1)
     losses = torch.stack(
-        [denoise_loss(clean + size * error, clean, CONFIG) for size in (0, 0.01, 0.1, 0.5, 2)]
+        [denoise_loss(clean + size * error, clean, CONFIG, RATE) for size in (0, 0.01, 0.1, 0.5, 2)]
     )
     assert bool((losses.diff(dim=0) > 0).all())
 
@@ -67,7 +69,7 @@ def test_spectra_are_compressed_as_they_are_said_to_be() -> None:
 @pytest.mark.parametrize("clean_level", [0.0, 1e-9, 1.0])
 def test_gradients_are_finite_even_in_silence(guess_level: float, clean_level: float) -> None:
     guess = sound(0, level=guess_level).requires_grad_()
-    loss = denoise_loss(guess, sound(1, level=clean_level), CONFIG)
+    loss = denoise_loss(guess, sound(1, level=clean_level), CONFIG, RATE)
     assert bool(loss.isfinite().all())
     loss.sum().backward()
     assert guess.grad is not None
@@ -76,7 +78,7 @@ def test_gradients_are_finite_even_in_silence(guess_level: float, clean_level: f
 
 def test_noise_left_in_silence_costs() -> None:
     silence = torch.zeros(2, SAMPLES)
-    losses = [denoise_loss(sound(0, 2, level), silence, CONFIG) for level in (0, 1e-3, 1e-1)]
+    losses = [denoise_loss(sound(0, 2, level), silence, CONFIG, RATE) for level in (0, 1e-3, 1e-1)]
     assert bool((losses[0].abs() < 1e-5).all())
     assert bool((losses[0] + 1e-3 < losses[1]).all())
     assert bool((losses[1] + 1e-3 < losses[2]).all())
@@ -114,10 +116,11 @@ def test_snr_holds_the_level_and_si_sdr_does_not() -> None:
 def test_weights_count() -> None:
     guess, clean = sound(0), sound(1)
     off = {"magnitude": 0.0, "complex": 0.0, "si_sdr": 0.0, "snr": 0.0}
-    parts = [denoise_loss(guess, clean, LossConfig(**off | {key: 1.0})) for key in off]
-    mixed = denoise_loss(guess, clean, LossConfig(magnitude=0.5, complex=2, si_sdr=0.1, snr=0.3))
+    parts = [denoise_loss(guess, clean, LossConfig(**off | {key: 1.0}), RATE) for key in off]
+    mixture = LossConfig(magnitude=0.5, complex=2, si_sdr=0.1, snr=0.3)
+    mixed = denoise_loss(guess, clean, mixture, RATE)
     torch.testing.assert_close(
         mixed, 0.5 * parts[0] + 2 * parts[1] + 0.1 * parts[2] + 0.3 * parts[3]
     )
-    assert not denoise_loss(guess, clean, LossConfig(**off)).any()
+    assert not denoise_loss(guess, clean, LossConfig(**off), RATE).any()
     assert math.isclose(float(parts[2][0]), -metrics.si_sdr(clean[0], guess[0]), abs_tol=0.15)

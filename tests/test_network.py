@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from wavediff.network import MASK_UNIT, BandNet, Bands, NetworkConfig
+from wavediff.network import FEATURES, MASK_UNIT, BandNet, Bands, NetworkConfig
 
 TINY = NetworkConfig(window=64, hop=32, bands=4, channels=8, layers=2, cycle=2, mixing=2, summary=4)
 
@@ -203,3 +203,21 @@ def test_the_same_weights_give_the_same_answer_as_ever() -> None:
 def test_sizes_that_make_no_network_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         NetworkConfig.model_validate(settings)
+
+
+def test_weights_that_no_bin_has_may_be_left_out() -> None:
+    config = NetworkConfig(window=64, hop=32, bands=7, channels=8, layers=2, mixing=2)
+    torch.manual_seed(0)
+    network, other = BandNet(config), BandNet(config)
+    short = network.compact(network.state_dict())
+    bins, parts = 33, network.parts
+    assert short["enter"].shape == (bins * FEATURES, 8)
+    assert short["leave"].shape == (bins * parts, 8)
+    assert sum(w.numel() for w in short.values()) < sum(p.numel() for p in network.parameters())
+    assert network.compact(short) is short
+    other.load_state_dict(short)
+    x, time = torch.randn(2, 640), torch.tensor([0.3, 1.0])
+    assert torch.equal(network(x, -x, time), other(x, -x, time))
+    assert all(torch.equal(short[key], w) for key, w in other.compact(other.state_dict()).items())
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        BandNet(config.model_copy(update={"bands": 6})).load_state_dict(short)

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = {"wavediff": "wavediff", "cli": "wavediff/cli", "recipes": "wavediff/recipes"}
 BUILD = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+KINDS = {".py", ".toml", ".safetensors", ".typed", ".html"}
 USE = """
 import importlib.util, sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(wheel: Path) -> 
         f"{target}/{path.relative_to(ROOT / source).as_posix()}"
         for source, target in SOURCES.items()
         for path in (ROOT / source).rglob("*")
-        if path.suffix in {".py", ".toml", ".safetensors", ".typed"} and path.parent.name[0] != "."
+        if path.suffix in KINDS and path.parent.name[0] != "."
     }
     found = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in found if ".dist-info/" not in name} == expected

@@ -18,19 +18,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from wavediff import published as module
+from wavediff import published_sound as module
 from wavediff.errors import CheckpointError, MelError
-from wavediff.published import (
-    HOP,
-    Prepared,
-    PublishedConfig,
-    PublishedNet,
-    PublishedSound,
-    Schedule,
-    sample,
-    training_loss,
-)
+from wavediff.published import HOP, PublishedConfig, PublishedNet, Schedule, training_loss
 from wavediff.published_import import SETTINGS, read_published
+from wavediff.published_sound import Prepared, PreparedLayer, PublishedSound, sample
 
 TINY = PublishedConfig(channels=8, layers=3, cycle=2, bands=3)
 ALONE = TINY.model_copy(update={"bands": 0})  # unconditional
@@ -191,23 +183,41 @@ def test_the_fast_twin_is_the_plain_network(
             torch.testing.assert_close(twin(x, number), plain, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 300, 1 << 20])
+def test_pieces_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x, mel = network(TINY), noise(2, 1024), mel_for(TINY, 4, batch=2)
+    monkeypatch.setattr(module, "ROWS", rows)
+    monkeypatch.setattr(module, "PERIOD", 2)
+    twin = Prepared(net, mel, torch.tensor([7.3]), 1024)
+    plain = net(x, mel, torch.tensor([7.3, 7.3]))
+    torch.testing.assert_close(twin(x, 0), plain, rtol=0, atol=1e-5)
+
+
 def test_what_no_step_changes_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, convolved = collections.Counter[Any](), module._convolved
+    calls, condition = collections.Counter[Any](), PreparedLayer.condition
 
-    def counted(conv: torch.nn.Conv1d, x: Tensor) -> Tensor:
-        calls.update([conv])
-        return convolved(conv, x)
+    def counted(layer: PreparedLayer, mel: Tensor) -> Tensor:
+        calls.update([layer])
+        return condition(layer, mel)
 
-    monkeypatch.setattr(module, "_convolved", counted)
+    monkeypatch.setattr(PreparedLayer, "condition", counted)
     net = copy.deepcopy(network(TINY))
     for once in (net.spectrogram_upsampler, net.diffusion_embedding):
         assert once is not None
         once.register_forward_hook(lambda part, *_: calls.update([part]))
     sample(net, mel_for(TINY, 4), lambda number: noise(1, 1024, seed=number))
-    assert calls[net.spectrogram_upsampler] == calls[net.diffusion_embedding] == 1
-    for layer in net.residual_layers:
-        assert calls[layer.dilated_conv] == 6
-        assert calls[layer.conditioner_projection] == 1
+    assert len(calls) == 2 + TINY.layers
+    assert set(calls.values()) == {1}
+
+
+def test_bf16_is_near_and_no_copy() -> None:
+    net, mel = network(TINY), mel_for(TINY, 8)
+    sounds = [
+        sample(net, mel, lambda number: noise(1, 2048, seed=number), dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    error = float((sounds[0] - sounds[1]).std() / sounds[0].std())
+    assert 1e-4 < error < 10 ** (-35 / 20)
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -79,12 +79,27 @@ def test_blocks_are_the_whole(walk: Walk) -> None:
 
 
 @pytest.mark.parametrize("walk", WALKS, ids=str)
-def test_blocks_without_their_surroundings_are_not(walk: Walk) -> None:
+def test_blocks_without_their_surroundings_are_not(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else the test above would say nothing."""
     audio = sound(3000)
     bare = rendered(audio, walk, 1)
-    bare._halo = 0
+    monkeypatch.setattr(bare, "_needed", lambda first, last, calls: (first, last))
     assert (all_of(bare) - all_of(rendered(audio, walk))).abs().max() > 1e-2
+
+
+def test_later_calls_leave_out_what_no_call_after_them_looks_at() -> None:
+    lengths: list[int] = []
+    network = DENOISER.network.register_forward_pre_hook(
+        lambda module, inputs: lengths.append(inputs[0].shape[-1])
+    )
+    rendered(sound(15_000), Walk("ddim", 4), 3).read(7000, 7001)
+    network.remove()
+    assert len(lengths) == 4
+    steps = [before - after for before, after in itertools.pairwise(lengths)]
+    assert min(steps) >= 2 * DENOISER.receptive_field - 2 * CONFIG.hop
+    assert lengths[-1] <= 3 * RATE + 2 * (DENOISER.receptive_field + 2 * CONFIG.hop)
 
 
 @pytest.mark.parametrize("walk", WALKS, ids=str)

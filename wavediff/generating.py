@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from wavediff.denoiser import Denoiser
@@ -18,26 +19,44 @@ BLOCK = 2048  # frames of a block
 GUIDED = (0.1, 5.0)  # sigmas between which guidance acts (Kynkäänniemi et al. 2024)
 
 
+class GenerateConfig(BaseModel):
+    """What a prior invents, one by one or without end, along which diffusion, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    renderer: str = Field(
+        "", description="the vocoder, or a generator that has one, by name or file; empty for none"
+    )
+    frames: int = Field(0, ge=0, description="length of a one-shot; 0 for sounds of any length")
+    sigma_min: float = Field(0.01, gt=0, description="noise at which sampling ends")
+    sigma_max: float = Field(20.0, gt=0, description="noise at which sampling begins")
+    mean: float = Field(-0.6, description="of log sigma in training")
+    spread: float = Field(1.2, gt=0, description="of log sigma in training")
+    unlabelled: float = Field(0.1, ge=0, le=1, description="share of items without their label")
+    steps: int = Field(12, gt=0, description="of the prior where none are asked for")
+    guidance: float = Field(1.25, ge=0, description="of labels where none is asked for")
+
+
 @dataclass(frozen=True)
 class GenerateSettings:
-    """What the user of a generator may choose."""
+    """What the user of a generator may choose; None leaves it to the model."""
 
-    steps: int = 16  # of the prior
+    steps: int | None = None  # of the prior
     sampler: str = "ancestral"
-    guidance: float = 1.0  # above 1 labels are followed more closely, at twice the calls
+    guidance: float | None = None  # above 1 labels are followed more closely, at twice the calls
     labels: dict[str, float] = field(default_factory=dict)  # shares of those that are asked for
     seconds: float | None = None  # of a sound of any length
     seed: int = 0
-    render_steps: int | None = None  # network calls of the vocoder; None for what it is made for
+    render_steps: int | None = None  # network calls of the vocoder
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise TaskError(f"{self.steps} steps are not possible", "--steps takes 1 and more")
         if self.sampler not in SAMPLERS:
             raise TaskError(
                 f"no sampler is called {self.sampler}", "there are " + ", ".join(SAMPLERS)
             )
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+        if self.guidance is not None and not 0 <= self.guidance < math.inf:
             raise TaskError(
                 f"a guidance of {self.guidance} is not possible", "--guidance takes 0 and more"
             )
@@ -73,6 +92,7 @@ class Invented:
         self,
         denoiser: nn.Module,
         preset: MelPreset,
+        made: GenerateConfig,
         settings: GenerateSettings,
         device: torch.device,
         number: int = 0,
@@ -87,7 +107,8 @@ class Invented:
         self._settings, self._preset, self._device = settings, preset, device
         self._labels = shares(network, settings.labels)
         self._noise = Noise(derive_seed(settings.seed, number))
-        self._walk = Walk(settings.sampler, settings.steps)
+        self._walk = Walk(settings.sampler, settings.steps or made.steps)
+        self._guidance = made.guidance if settings.guidance is None else settings.guidance
         self._size = max(BLOCK, network.frames)  # a one-shot knows its places, and is one block
         self._kept: dict[int, Tensor] = {}
 
@@ -114,7 +135,7 @@ class Invented:
             row = self._noise.read(number, 0, start * bands, stop * bands)
             return row.view(1, stop - start, bands).mT.to(self._device)
 
-        times = self._path.times(self._settings.steps)
+        times = self._path.times(self._walk.steps)
         x = self._path.start(torch.zeros(0), lambda: draw(-1))
         x = SAMPLERS[self._walk.sampler](self._path, self._guess, x, x, times, draw)
         mel = self._network.mel(x).clamp(min=self._preset.silence).cpu()
@@ -125,7 +146,7 @@ class Invented:
         at = x.new_full((x.shape[0],), sigma)
         if self._labels is None:
             return self._denoiser(x, None, at)
-        labels, weight = self._labels.to(self._device), self._settings.guidance
+        labels, weight = self._labels.to(self._device), self._guidance
         asked = bool(self._settings.labels)
         if weight == 1 or not asked or not GUIDED[0] < sigma < GUIDED[1]:
             return self._denoiser(x, labels, at)

@@ -7,9 +7,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from wavediff.intelligibility import envelope_correlation
 from wavediff.transform import Transform
 
 FLOOR = 1e-4  # of a magnitude, below which differences are inaudible at the training level
+STRIDE = 6  # frames between the segments whose intelligibility counts
 BAND_DB = -65.0  # of the strongest frequency, below which there is nothing
 
 Window = Annotated[int, Field(gt=0, multiple_of=2)]
@@ -26,6 +28,7 @@ class LossConfig(BaseModel):
     complex: float = Field(0.25, ge=0, description="weight of the complex difference")
     snr: float = Field(0.01, ge=0, description="weight of the signal-to-noise ratio, per dB")
     si_sdr: float = Field(0.0, ge=0, description="weight of the SI-SDR, per dB")
+    intelligibility: float = Field(0.0, ge=0, description="weight of what ESTOI lacks of 1")
     limit: float = Field(30.0, gt=0, description="dB beyond which either ratio earns no more")
 
 
@@ -97,11 +100,17 @@ def limited_snr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
     return torch.where(heard, 10 * torch.log10((power + 1e-8) / error), torch.zeros_like(power))
 
 
-def denoise_loss(guess: Tensor, clean: Tensor, config: LossConfig) -> Tensor:
-    """The loss of each item, (batch,): compressed spectra at several resolutions, and the ratio."""
+def denoise_loss(guess: Tensor, clean: Tensor, config: LossConfig, rate: int) -> Tensor:
+    """The loss of each item, (batch,): compressed spectra at several resolutions, and the ratio.
+
+    (batch, samples) at `rate` Hz; what is unintelligible counts too, where it is to.
+    """
     total = -config.snr * limited_snr(guess, clean, config.limit)
     if config.si_sdr:
         total = total - config.si_sdr * limited_si_sdr(guess, clean, config.limit)
+    if config.intelligibility:
+        found, exists = envelope_correlation(guess, clean, rate, STRIDE)
+        total = total + config.intelligibility * torch.where(exists, 1 - found, 0.0)
     for window in config.windows:
         magnitude, both = compressed_spectral(guess, clean, window, config.compression)
         total = total + (config.magnitude * magnitude + config.complex * both) / len(config.windows)

@@ -1,6 +1,7 @@
 """The Python face: a trained model by name or file, and what it can do."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from wavediff.denoiser import Denoiser
 from wavediff.errors import AudioError, CheckpointError, TaskError
 from wavediff.generating import GenerateSettings, Invented
 from wavediff.mel import MelPreset
+from wavediff.network import BandNet
 from wavediff.noise import derive_seed
+from wavediff.prepared import number_type
 from wavediff.published_import import read_published
 from wavediff.recipe import DataConfig, Recipe, from_json
 from wavediff.tasks import DenoiseSettings, Published, published_sound, published_vocode
@@ -33,6 +36,8 @@ from wavediff.vocoding import (
 )
 
 SUFFIX = ".safetensors"
+# Thirty layers in bf16 are further from what was published than one can promise to all.
+PUBLISHED_TYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
 PUBLISHED_MEL = "lmnt"  # the preset of all published conditional models
 
 
@@ -85,6 +90,13 @@ class Model:
     denoiser: Denoiser | Published
     device: torch.device
     renderer: "Model | None" = None  # of a generator: the vocoder that makes sound of its mels
+    precision: str = "fp32"  # of `PRECISIONS`, in which its network works
+
+    @cached_property
+    def fast(self) -> Denoiser:
+        """The denoiser made ready for use; the weights must not change any more."""
+        assert isinstance(self.denoiser, Denoiser)
+        return self.denoiser.prepared(self.precision)
 
     @property
     def rate(self) -> int:
@@ -112,8 +124,7 @@ class Model:
     def denoise_source(self, source: Source, settings: DenoiseSettings) -> Source:
         """The same for a sound of any length, computed as the result is read, in rising order."""
         self._must("denoise")
-        assert isinstance(self.denoiser, Denoiser)
-        return tasks.denoise(source, self.denoiser, self.recipe.rate, settings, self.device)
+        return tasks.denoise(source, self.fast, self.recipe.rate, settings, self.device)
 
     def vocode(
         self, mel: Tensor | np.ndarray, settings: VocodeSettings | None = None
@@ -136,9 +147,10 @@ class Model:
         """The same for a mel of any length, computed as the result is read, in rising order."""
         self._must("vocode")
         if isinstance(self.denoiser, Published):
-            return published_vocode(mels, self.denoiser.network, self.preset, settings)
+            network, dtype = self.denoiser.network, PUBLISHED_TYPES[self.precision]
+            return published_vocode(mels, network, self.preset, settings, dtype)
         made = self.recipe.vocode
-        return vocode(mels, self.denoiser, self.preset, made, settings, self.device)
+        return vocode(mels, self.fast, self.preset, made, settings, self.device)
 
     def resynthesise(
         self, audio: Tensor | np.ndarray, rate: int, settings: VocodeSettings | None = None
@@ -161,8 +173,11 @@ class Model:
         """One of them, computed as it is read: the `number` decides which, beside the seed."""
         self._must("generate")
         if isinstance(self.denoiser, Published):
-            return published_sound(self.denoiser.network, self.rate, settings, number)
-        invented = Invented(self.denoiser, self.preset, settings, self.device, number)
+            network, dtype = self.denoiser.network, PUBLISHED_TYPES[self.precision]
+            return published_sound(network, self.rate, settings, number, dtype)
+        invented = Invented(
+            self.denoiser, self.preset, self.recipe.generate, settings, self.device, number
+        )
         seed = derive_seed(settings.seed, number)
         if self.renderer is None:  # phases that fit the mel's magnitudes have to do
             start = Start(invented, self.preset, 0, seed)
@@ -225,22 +240,28 @@ def _whole(rate: float) -> int:
     return int(rate)
 
 
-def load(model: str | Path, device: str | torch.device = "auto") -> Model:
+def load(model: str | Path, device: str | torch.device = "auto", precision: str = "fp32") -> Model:
     """A model by its name, its file, or the folder of its training; see `names`.
 
+    The precision is that of its network: fp32, bf16, or auto for bf16 where that is native.
     Raises CheckpointError for a file that is none, TaskError for a device that is not here.
     """
-    path = locate(model)
-    return from_checkpoint(checkpoints.load(path), str(model), choose_device(device))
+    path, place = locate(model), choose_device(device)
+    return from_checkpoint(checkpoints.load(path), str(model), place, precision=precision)
 
 
 def from_checkpoint(
-    saved: Checkpoint, name: str, device: torch.device, alone: bool = False
+    saved: Checkpoint,
+    name: str,
+    device: torch.device,
+    alone: bool = False,
+    precision: str = "fp32",
 ) -> Model:
     """A model to use from a checkpoint, a generator `alone` without its renderer.
 
-    Raises CheckpointError when its weights do not fit.
+    Raises CheckpointError when its weights do not fit, TaskError for an unknown precision.
     """
+    number_type(precision, device)
     denoiser = tasks.build(saved.recipe)
     try:
         denoiser.network.load_state_dict(saved.weights())
@@ -249,11 +270,11 @@ def from_checkpoint(
             f"the weights of {name} do not fit its own recipe", "the file is damaged"
         ) from None
     denoiser = denoiser.to(device).eval().requires_grad_(False)
-    renderer = None if alone else _renderer(saved, name, device)
-    return Model(name, saved.recipe, saved.state, denoiser, device, renderer)
+    renderer = None if alone else _renderer(saved, name, device, precision)
+    return Model(name, saved.recipe, saved.state, denoiser, device, renderer, precision)
 
 
-def _renderer(saved: Checkpoint, name: str, device: torch.device) -> Model | None:
+def _renderer(saved: Checkpoint, name: str, device: torch.device, precision: str) -> Model | None:
     """The vocoder of a generator: out of the same file, else the model that its recipe names."""
     wanted = saved.recipe.generate.renderer
     if saved.recipe.task != "generate" or not wanted:
@@ -261,9 +282,11 @@ def _renderer(saved: Checkpoint, name: str, device: torch.device) -> Model | Non
     if tensors := saved.part("renderer"):
         recipe = from_json(str(saved.state.get("renderer", "")), name)
         network = {f"network.{key}": tensor for key, tensor in tensors.items()}
-        found = from_checkpoint(Checkpoint(recipe, network, {}), wanted, device)
+        found = from_checkpoint(
+            Checkpoint(recipe, network, {}), wanted, device, precision=precision
+        )
     else:
-        found = load(wanted, device)
+        found = load(wanted, device, precision)
     if found.recipe.preset != saved.recipe.preset:
         raise CheckpointError(
             f"the renderer {wanted} does not take the mels of {name}",
@@ -277,16 +300,22 @@ def export(saved: Checkpoint, state: dict[str, Any]) -> Checkpoint:
 
     A generator's renderer goes with it, unless it comes with the package itself.
     """
-    weights = {f"network.{key}": tensor for key, tensor in saved.weights().items()}
+    weights = {f"network.{key}": tensor for key, tensor in _compact(saved).items()}
     facts = {k: v for k, v in saved.state.items() if k in ("step", "seconds")}
     wanted = saved.recipe.generate.renderer
     if saved.recipe.task == "generate" and wanted and wanted not in names():
         renderer = checkpoints.load(locate(wanted))
-        weights |= {f"renderer.{key}": tensor for key, tensor in renderer.weights().items()}
+        weights |= {f"renderer.{key}": tensor for key, tensor in _compact(renderer).items()}
         facts["renderer"] = renderer.recipe.model_copy(update={"data": DataConfig()}).to_json()
     recipe = saved.recipe.model_copy(update={"data": DataConfig()})  # folders are a private matter
     halves = {key: tensor.to(torch.float16) for key, tensor in weights.items()}
     return Checkpoint(recipe, halves, {**facts, **state})
+
+
+def _compact(saved: Checkpoint) -> dict[str, Tensor]:
+    """A checkpoint's weights, those of them that count."""
+    network = tasks.build(saved.recipe).network
+    return network.compact(saved.weights()) if isinstance(network, BandNet) else saved.weights()
 
 
 def imported(path: Path) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -148,6 +149,7 @@ class BandNet(nn.Module):
         self.transform = Transform(config.window, config.hop)
         bins, channels, count = self.transform.bins, config.channels, config.bands
         bands = Bands.split(bins, count)
+        self.edges = bands.edges
         self.register_buffer("gather", bands.gather_index(), persistent=False)
         self.register_buffer("scatter", bands.scatter_index(), persistent=False)
         pool = torch.zeros(bins, count)
@@ -184,6 +186,36 @@ class BandNet(nn.Module):
         """Samples to either side that one sample of the answer can depend on."""
         frames = max(sum(self.config.dilations), self.config.taps // 2)
         return frames * self.config.hop + self.config.window
+
+    def compact(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same weights without those of bins that short bands are filled up with.
+
+        `load_state_dict` takes either, and so does this.
+        """
+        if weights["enter"].ndim < self.enter.ndim:
+            return weights
+        enter, leave = self._used()
+        shorter = {"enter": weights["enter"][enter], "leave": weights["leave"].mT[leave]}
+        return weights | shorter
+
+    def _used(self) -> tuple[Tensor, Tensor]:
+        """Which rows of `enter` and columns of `leave` belong to a bin, (bands, …) both."""
+        real = self.gather < self.transform.bins
+        enter = real[..., None].expand(-1, -1, FEATURES).flatten(1)
+        return enter, real[:, None].expand(-1, self.parts, -1).flatten(1)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        enter, leave = self._used()
+        for name, used in (("enter", enter), ("leave", leave)):
+            key, own = prefix + name, getattr(self, name)
+            found = state_dict.get(key)
+            if found is not None and found.shape == (int(used.sum()), self.config.channels):
+                whole = found.new_zeros(*used.shape, self.config.channels)
+                whole[used.to(found.device)] = found
+                state_dict[key] = whole.view_as(own) if name == "enter" else whole.mT
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, x: Tensor, y: Tensor, time: Tensor, mel: Tensor | None = None) -> Tensor:
         """The corrupted sound and the observation (batch, samples), the time (batch,) in [0, 1].

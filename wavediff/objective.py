@@ -126,7 +126,8 @@ class DenoiseObjective(Objective):
         else:
             noise = F.conv1d(draw.noise[:, None], self.kernel[None, None])[:, 0]
             x = self.path.corrupt(clean, noisy, draw.t, noise)
-        return denoise_loss(self.guess(x, noisy, draw.t), clean, self.recipe.loss)
+        guess = self.guess(x, noisy, draw.t)
+        return denoise_loss(guess, clean, self.recipe.loss, self.recipe.rate)
 
 
 class VocodeObjective(Objective):

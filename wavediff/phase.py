@@ -131,7 +131,7 @@ class Phased:
         self._frames = transform.frames(samples)
         # The phases before each block; what is alike in all channels stays so.
         self._last = [Noise(seed).read(-2, 0, 0, transform.bins).expand(channels, -1)]
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # magnitudes and phases of blocks
 
     def read(self, start: int, stop: int) -> Tensor:
         """Float32 (channels, stop - start); zero outside of [0, samples)."""
@@ -143,29 +143,33 @@ class Phased:
         end = min(self.samples, high + halo)
         last = first + self._transform.frames(end - first * hop)
         end = min(self.samples, (last - 1) * hop)
-        magnitude = self._magnitudes(first, last)
-        spectrum = with_phase(magnitude, self._phases(first, last).to(magnitude.device))
+        magnitude, phase = self._spectrum(first, last)
+        spectrum = with_phase(magnitude, phase)
         sound = griffin_lim(
             magnitude, self._transform, end - first * hop, spectrum, self._iterations
         ).cpu()
         return F.pad(sound[:, low - first * hop : high - first * hop], (low - start, stop - high))
 
-    def _phases(self, first: int, last: int) -> Tensor:
-        """(channels, last - first, bins)."""
+    def _spectrum(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Magnitudes and phases, (channels, last - first, bins)."""
         numbers = range(first // BLOCK, (last - 1) // BLOCK + 1)
         for number in range(len(self._last) - 1, numbers[0]):  # what leads to them
             self._found(number)
         self._kept = {n: self._kept[n] if n in self._kept else self._found(n) for n in numbers}
         begin = numbers[0] * BLOCK
-        return torch.cat(list(self._kept.values()), 1)[:, first - begin : last - begin]
+        both = (torch.cat(blocks, 1) for blocks in zip(*self._kept.values(), strict=True))
+        magnitude, phase = (each[:, first - begin : last - begin] for each in both)
+        return magnitude, phase
 
-    def _found(self, number: int) -> Tensor:
-        """The phases of a block, (channels, frames, bins)."""
+    def _found(self, number: int) -> tuple[Tensor, Tensor]:
+        """The magnitudes and phases of a block, (channels, frames, bins)."""
         begin, end = number * BLOCK, min((number + 1) * BLOCK, self._frames)
         earlier = int(number > 0)  # the frame before is known, the one after tells the last rise
         magnitude = self._magnitudes(begin - earlier, min(end + 1, self._frames))
         found = locked_phase(magnitude, self._transform, self._last[number].to(magnitude.device))
-        phases = found[:, earlier : earlier + end - begin]
+        magnitude, phases = (
+            each[:, earlier : earlier + end - begin] for each in (magnitude, found)
+        )
         if number + 1 == len(self._last):
             self._last.append(phases[:, -1].clone())
-        return phases
+        return magnitude, phases

@@ -5,10 +5,8 @@ checkpoints people have (lmnt-com/diffwave); `published_import` reads those.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,14 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from wavediff.errors import MelError
-from wavediff.noise import Noise
-from wavediff.render import BLOCK_SECONDS
 
 HOP = 256  # samples of a mel frame: two up-samplers by 16
 SLOPE = 0.4  # of the leaky ReLU behind each of them
 MEL_REACH = 391  # samples to either side from which frames reach a sample, through both of them
 CODE = 512  # numbers that tell the layers the step
-KEPT = 1 << 30  # bytes of projected mels, at most, that are kept from step to step
 
 
 class PublishedConfig(BaseModel):
@@ -242,81 +237,6 @@ class PublishedNet(nn.Module):
         return self.output_projection(x)[:, 0]
 
 
-class Prepared:
-    """The fast twin of a `PublishedNet` for one mel and known steps; it has no gradient.
-
-    What no state changes is computed once: the steps' codes, the mel at the rate of samples and,
-    for as many layers as memory is given to, its projection. Channels lie side by side in memory,
-    for which a processor's convolutions are several times as fast.
-    """
-
-    @torch.no_grad()
-    def __init__(
-        self, network: PublishedNet, mel: Tensor | None, steps: Tensor, samples: int
-    ) -> None:
-        self._network = network
-        self._layers = cast(list[ResidualLayer], list(network.residual_layers))
-        code = network.diffusion_embedding(steps)
-        self._codes = [layer.diffusion_projection(code)[..., None, None] for layer in self._layers]
-        up = network.upsampled(mel, samples)
-        self._mel = None if up is None else _channels_last(up)
-        each = 2 * network.config.channels * (1 if up is None else up[:, 0].nbytes)
-        self._kept = [self._condition(layer) for layer in self._layers[: KEPT // each]]
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor, number: int) -> Tensor:
-        """What the network answers to (batch, samples) at the step of this number."""
-        x = _channels_last(F.relu(self._network.input_projection(x[:, None])))
-        skips = torch.zeros_like(x)
-        for index, layer in enumerate(self._layers):
-            wide = _convolved(layer.dilated_conv, x + self._codes[index][number])
-            kept = index < len(self._kept)
-            condition = self._kept[index] if kept else self._condition(layer)
-            wide = wide if condition is None else wide.add_(condition)
-            gate, value = wide.chunk(2, 1)
-            value.mul_(2)  # tanh(v) is 2 sigmoid(2 v) - 1, and the sigmoid is faster
-            wide.sigmoid_()
-            gated = torch.addcmul(-gate, gate, value, value=2)
-            onward, skip = _convolved(layer.output_projection, gated).chunk(2, 1)
-            x.add_(onward).mul_(math.sqrt(0.5))
-            skips += skip
-        return self._network.leave(skips[:, :, 0])
-
-    def _condition(self, layer: ResidualLayer) -> Tensor | None:
-        if self._mel is None or layer.conditioner_projection is None:
-            return None
-        return _convolved(layer.conditioner_projection, self._mel)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """(batch, channels, samples) as (batch, channels, 1, samples), a sample's channels in a row."""
-    return x[:, :, None].contiguous(memory_format=torch.channels_last)
-
-
-def _convolved(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    weight, padding, dilation = _channels_last(conv.weight), conv.padding[0], conv.dilation[0]
-    return F.conv2d(x, weight, conv.bias, padding=(0, int(padding)), dilation=(1, dilation))
-
-
-@torch.no_grad()
-def sample(
-    network: PublishedNet, mel: Tensor | None, draws: Callable[[int], Tensor], fast: bool = True
-) -> Tensor:
-    """A sound (batch, samples) for mels (batch, bands, frames) or, unconditional, for none.
-
-    `draws(number)` is Gaussian noise (batch, samples): 0 the start, then one for each step but
-    the last. Raises MelError for a mel that does not fit.
-    """
-    schedule = Schedule.of(network.config, fast)
-    x = draws(0)
-    steps = torch.tensor(schedule.steps, dtype=torch.float32, device=x.device)
-    prepared = Prepared(network, mel, steps, x.shape[-1])
-    for draw, number in enumerate(reversed(range(len(schedule.beta))), 1):
-        noise = draws(draw) if number else None
-        x = schedule.advance(x, prepared(x, number), number, noise)
-    return x
-
-
 def training_loss(
     network: PublishedNet, audio: Tensor, mel: Tensor | None, t: Tensor, noise: Tensor
 ) -> Tensor:
@@ -328,68 +248,3 @@ def training_loss(
     level = torch.tensor(levels, dtype=torch.float32, device=audio.device)[t][:, None]
     noisy = level.sqrt() * audio + (1 - level).sqrt() * noise
     return (network(noisy, mel, t) - noise).abs().mean(1)
-
-
-class PublishedSound:
-    """A source whose sound is sampled from a published network as it is read.
-
-    Blocks equal the whole for the reason that those of `Rendered` do: each is sampled with the
-    reach of all its network calls on either side, on noise that depends on position alone.
-
-    `mel` is (bands, frames) for at least `samples` samples, or None for an unconditional network.
-    Raises MelError for a mel that does not fit.
-    """
-
-    channels = 1
-
-    def __init__(
-        self,
-        network: PublishedNet,
-        rate: int,
-        mel: Tensor | None,
-        samples: int,
-        seed: int = 0,
-        fast: bool = True,
-        block_seconds: float = BLOCK_SECONDS,
-    ) -> None:
-        self.rate, self.samples = rate, samples
-        self._network, self._mel, self._fast, self._noise = network, mel, fast, Noise(seed)
-        self._end = samples if mel is None else mel.shape[-1] * HOP
-        network.check(mel if mel is None else mel[None], self._end)
-        if samples > self._end:
-            frames = self._end // HOP
-            raise MelError(f"{frames} frames for {samples} samples", f"a frame lasts {HOP} samples")
-        self._device = next(network.parameters()).device
-        self._block = max(1, round(block_seconds * rate / HOP)) * HOP
-        calls = len(Schedule.of(network.config, fast).beta)
-        self._halo = -(-network.reach(calls) // HOP) * HOP
-        self._kept: dict[int, Tensor] = {}  # by their first samples, for reads that overlap
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Float32 (1, stop - start) on the CPU; zero outside of [0, samples)."""
-        out = torch.zeros(1, max(stop - start, 0))
-        low, high = max(start, 0), min(stop, self.samples)
-        if low >= high:
-            return out
-        for first in range(low // self._block * self._block, high, self._block):
-            if first not in self._kept:
-                before = {f: kept for f, kept in self._kept.items() if f == first - self._block}
-                self._kept = {**before, first: self._sample(first)}
-            block = self._kept[first]
-            a, b = max(low, first), min(high, first + block.shape[-1])
-            out[:, a - start : b - start] = block[:, a - first : b - first]
-        return out
-
-    def _sample(self, first: int) -> Tensor:
-        """The block that starts at sample `first`: (1, samples)."""
-        last = min(first + self._block, self._end)
-        start, stop = max(0, first - self._halo), min(self._end, last + self._halo)
-        mel = self._mel
-        if mel is not None:
-            mel = mel[None, :, start // HOP : stop // HOP].to(self._device)
-
-        def draw(number: int) -> Tensor:
-            return self._noise.read(number, 0, start, stop)[None].to(self._device)
-
-        sound = sample(self._network, mel, draw, self._fast)
-        return sound[:, first - start : last - start].cpu()

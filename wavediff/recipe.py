@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from wavediff.errors import RecipeError
+from wavediff.generating import GenerateConfig
 from wavediff.losses import LossConfig, SpectralConfig
 from wavediff.mel import PRESETS, MelPreset
 from wavediff.mixtures import MixtureConfig
@@ -72,20 +73,6 @@ def _known_preset(name: str) -> str:
 
 
 Preset = Annotated[str, AfterValidator(_known_preset)]
-
-
-class GenerateConfig(_Settings):
-    """What a prior invents, one by one or without end, and along which diffusion."""
-
-    renderer: str = Field(
-        "", description="the vocoder that makes sound of it, a name or a file; empty for none"
-    )
-    frames: int = Field(0, ge=0, description="length of a one-shot; 0 for sounds of any length")
-    sigma_min: float = Field(0.01, gt=0, description="noise at which sampling ends")
-    sigma_max: float = Field(20.0, gt=0, description="noise at which sampling begins")
-    mean: float = Field(-0.6, description="of log sigma in training")
-    spread: float = Field(1.2, gt=0, description="of log sigma in training")
-    unlabelled: float = Field(0.1, ge=0, le=1, description="share of items without their label")
 
 
 class DataConfig(_Settings):

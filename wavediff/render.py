@@ -1,9 +1,10 @@
 """Rendering: sampling a sound of any length in blocks that equal the whole, exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wavediff.audio import Source
@@ -13,7 +14,7 @@ from wavediff.samplers import SAMPLERS, Walk
 
 Tensors = tuple[Tensor, ...]
 Known = Callable[[int, int, int], Tensors]  # what else a denoiser is told: channel, start, stop
-BLOCK_SECONDS = 12.0  # of a block: long enough that its halo costs little, small in memory
+BLOCK_SECONDS = 24.0  # of a block: long enough that its halo costs little, small in memory
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,10 @@ class Rendered:
         self.rate, self.channels, self.samples = source.rate, source.channels, source.samples
         self._source, self._denoiser, self._gain = source, denoiser, gain
         self._request, self._device, self._known = request, device, known
-        hop = denoiser.hop
+        hop = self._hop = denoiser.hop
         self._noise = Noise(request.seed)
         self._kernel = spectral_tilt(source.rate)
         self._block = max(1, round(request.block_seconds * source.rate / hop)) * hop
-        self._halo = -(-request.walk.calls * denoiser.reach // hop) * hop
         self._kept: dict[int, Tensor] = {}  # the last blocks, for reads that overlap
 
     def read(self, start: int, stop: int) -> Tensor:
@@ -65,6 +65,11 @@ class Rendered:
             out[:, a - start : b - start] = block[:, a - first : b - first]
         return out
 
+    def _needed(self, first: int, last: int, calls: int) -> tuple[int, int]:
+        """The range that the block from `first` to `last` depends on through so many calls."""
+        halo = -(-calls * self._denoiser.reach // self._hop) * self._hop
+        return max(0, first - halo), min(self.samples, last + halo)
+
     def _rendered(self, number: int) -> Tensor:
         if number not in self._kept:
             self._kept = {n: kept for n, kept in self._kept.items() if n == number - 1}
@@ -75,16 +80,29 @@ class Rendered:
     def _sample(self, first: int) -> Tensor:
         """The block that starts at sample `first`."""
         last = min(first + self._block, self.samples)
-        start, stop = max(0, first - self._halo), min(self.samples, last + self._halo)
+        start, stop = self._needed(first, last, self._request.walk.calls)
         observed = self._source.read(start, stop)
         walk, path = self._request.walk, self._denoiser.path
         blocks = []
         for channel in range(self.channels):  # one by one: memory is for one channel
             y = observed[channel : channel + 1].to(self._device) * self._gain
             known = self._known(channel, start, stop) if self._known else ()
+            calls = iter(range(walk.calls, 0, -1))
 
-            def denoise(x: Tensor, t: float, y: Tensor = y, known: Tensors = known) -> Tensor:
-                return self._denoiser(x, y, x.new_full((x.shape[0],), t), *known)
+            def denoise(
+                x: Tensor,
+                t: float,
+                y: Tensor = y,
+                known: Tensors = known,
+                calls: Iterator[int] = calls,
+            ) -> Tensor:
+                a, b = self._needed(first, last, next(calls))
+                inside = slice(a - start, b - start)
+                frames = slice((a - start) // self._hop, -(-(b - start) // self._hop) + 1)
+                told = (mel[..., frames] for mel in known)
+                at = x.new_full((x.shape[0],), t)
+                guess = self._denoiser(x[:, inside], y[:, inside], at, *told)
+                return F.pad(guess, (a - start, stop - b))
 
             def draw(number: int, channel: int = channel) -> Tensor:
                 noise = self._noise.shaped(number, channel, start, stop, self._kernel)

@@ -11,8 +11,7 @@ import math
 from functools import lru_cache
 
 import torch
-import torchaudio
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavediff.audio import ArraySource, Source
 
@@ -90,7 +89,9 @@ def resample(audio: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _filter(old: int, new: int, device: torch.device) -> torchaudio.transforms.Resample:
+def _filter(old: int, new: int, device: torch.device) -> nn.Module:
+    import torchaudio  # a tenth of what torch itself takes to import, where rates are alike too
+
     # Without a dtype torchaudio divides the phases in float32, an error of 3e-4 for odd ratios.
     kernel = torchaudio.transforms.Resample(
         old, new, lowpass_filter_width=WIDTH, rolloff=ROLLOFF, dtype=torch.float64

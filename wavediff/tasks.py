@@ -15,9 +15,11 @@ from wavediff.network import BandNet
 from wavediff.noise import derive_seed
 from wavediff.path import Bridge, Diffusion
 from wavediff.prior import PriorNet
-from wavediff.published import PublishedNet, PublishedSound
+from wavediff.published import PublishedNet
+from wavediff.published_sound import BLOCK_SECONDS as PUBLISHED_BLOCK
+from wavediff.published_sound import PublishedSound
 from wavediff.recipe import Recipe
-from wavediff.render import Rendered, Request
+from wavediff.render import BLOCK_SECONDS, Rendered, Request
 from wavediff.resample import resampled
 from wavediff.samplers import DIFFUSION_ONLY, SAMPLERS, Walk
 from wavediff.vocoding import Mels, Refinement, VocodeSettings
@@ -34,7 +36,7 @@ class DenoiseSettings:
     seed: int = 0
     mix: float = 1.0  # share of the denoised sound in the result, 0 to 1
     max_attenuation: float | None = None  # dB; noise is never taken down further
-    block_seconds: float = 12.0
+    block_seconds: float = BLOCK_SECONDS
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -120,7 +122,11 @@ def denoise(
 
 
 def published_vocode(
-    mels: Mels, network: PublishedNet, preset: MelPreset, settings: VocodeSettings
+    mels: Mels,
+    network: PublishedNet,
+    preset: MelPreset,
+    settings: VocodeSettings,
+    dtype: torch.dtype,
 ) -> Source:
     """The sound of a mel by the published network."""
     mel = mels.read(0, mels.frames)[0]
@@ -131,19 +137,21 @@ def published_vocode(
         mels.frames * preset.hop,
         settings.seed,
         _fast(network, settings.steps),
-        settings.block_seconds,
+        min(settings.block_seconds, PUBLISHED_BLOCK),
+        dtype,
     )
 
 
 def published_sound(
-    network: PublishedNet, rate: int, settings: GenerateSettings, number: int
+    network: PublishedNet, rate: int, settings: GenerateSettings, number: int, dtype: torch.dtype
 ) -> Source:
     """A sound by the published network without a condition."""
     if settings.labels:
         raise TaskError("the model knows no labels", "leave out --label")
     samples = round((settings.seconds or 5.0) * rate)
     seed = derive_seed(settings.seed, number)
-    return PublishedSound(network, rate, None, samples, seed, _fast(network, settings.render_steps))
+    fast = _fast(network, settings.render_steps)
+    return PublishedSound(network, rate, None, samples, seed, fast, dtype=dtype)
 
 
 def _fast(network: PublishedNet, steps: int | None) -> bool:

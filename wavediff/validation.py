@@ -89,7 +89,9 @@ def validate(model: Model, given: Examples) -> Validation:
 def _sketch(model: Model) -> Tensor:
     """A sound of an invented mel, without a vocoder: (samples,)."""
     preset = model.preset
-    invented = Invented(model.denoiser, preset, GenerateSettings(), model.device)
+    invented = Invented(
+        model.denoiser, preset, model.recipe.generate, GenerateSettings(), model.device
+    )
     start = Start(invented, preset, SKETCH, 0)
     return start.read(0, start.samples)[0]
 
