@@ -156,8 +156,8 @@ def provide(words: list[str]) -> None:
         reads = parameter.param_type_name == "argument" or parameter.name in READ_BY_OPTION
         for name in value if isinstance(value, list | tuple) else [value]:
             if reads and isinstance(name, str) and name != "-":
-                make(name, model=parameter.name in ("model", "init"))
-    if words[0] == "denoise" and "model" not in options:
+                make(name.rpartition("=")[2], model=parameter.name in ("model", "init"))
+    if words[0] in ("denoise", "trace") and "model" not in options:
         make(DEFAULT_MODEL, model=True)
 
 
