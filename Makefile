@@ -4,6 +4,10 @@
 #   make test    runs every test (about 8 minutes on two cores)
 #   make check   style, types, import directions, and the commands of the README
 #
+# and how a shipped model was made, or to make it again on folders of sound:
+#
+#   make reproduce MODEL=denoise-16k [SOUNDS="speech/ --noise noise/ --rooms rooms/"]
+#
 # The first of them makes a virtual environment in .venv, and later ones use it.
 #
 # Another Python (3.11 to 3.13):  make demo PYTHON=python3.12
@@ -28,7 +32,7 @@ STAMP = @$(RUN) -c "import sys; [open(name, 'w').close() for name in sys.argv[1:
 
 DEMO := out/demo/clean-volunteer
 
-.PHONY: demo test check
+.PHONY: demo test check reproduce
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/demo.stamp
@@ -47,6 +51,9 @@ check: $(VENV)/test.stamp
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest tests/test_layout.py tests/test_readme.py
+
+reproduce: $(VENV)/demo.stamp
+	$(RUN) benchmarks/reproduce.py $(MODEL) $(SOUNDS)
 
 $(VENV)/made.stamp:
 	$(PYTHON) .ci/environment.py $(VENV)

@@ -112,7 +112,8 @@ class Network(nn.Module):
         self.blocks = nn.Sequential(
             Residual(first, first, 1), *(Residual(before, after, 2) for before, after in sizes)
         )
-        self.project = nn.Linear(2 * config.channels[-1], config.features)
+        rows = -(-config.bands // 2 ** len(config.channels))
+        self.project = nn.Linear(2 * rows * config.channels[-1], config.features)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(config.features, labels)
 
@@ -120,7 +121,8 @@ class Network(nn.Module):
         """(batch, bands, frames) to features (batch, features) and logits (batch, labels)."""
         x = self.stem(mels[:, None]).contiguous(memory_format=torch.channels_last)  # a third faster
         x = self.blocks(F.relu(self.norm(x)))
-        features = F.relu(self.project(torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)))
+        # Pooled over time alone: a kick and a tom differ in where their bands are.
+        features = F.relu(self.project(torch.cat((x.mean(3), x.amax(3)), 1).flatten(1)))
         return features, self.head(self.dropout(features))
 
 
