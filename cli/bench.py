@@ -24,8 +24,8 @@ Examples:
 \b
 Beside the model the published DiffWave runs as it was published: 30 layers of
 64 channels, 6 steps, fp32, a whole sound at once. Times are medians of turns
-taken alternately. "of rate" is the share of the multiply-adds that the machine can
-do at best, "of mem" that of the bytes that have to be moved at least.
+taken alternately. "of rate" is the share of the multiply-adds that the machine
+can do at best, "of mem" that of the bytes that have to be moved at least.
 """
 
 

@@ -61,6 +61,7 @@ def denoise(
         bool, typer.Option("--plot", help="Also draw spectrograms before and after, as PNG.")
     ] = False,
     skip_existing: options.SkipExisting = False,
+    shard: options.Shard = None,
     json: options.Json = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
@@ -74,7 +75,7 @@ def denoise(
     from wavediff.tasks import DenoiseSettings
 
     settings = DenoiseSettings(steps, sampler, seed, mix, max_attenuation, block)
-    planned = jobs.plan(inputs, output, "denoised")
+    planned = jobs.share(jobs.plan(inputs, output, "denoised"), shard)
     if json and any(job.target == jobs.PIPE for job in planned):
         raise typer.BadParameter("standard output carries the sound, so there is no room for JSON")
     todo = jobs.outstanding(planned, force, skip_existing, draw)

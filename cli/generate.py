@@ -92,7 +92,7 @@ def generate(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """Invent sounds: drums, words, voices, whatever a model has learned."""
+    """Invent sounds: drums, words, voices."""
     from wavediff import jobs, plot
     from wavediff import loop as loops
     from wavediff.files import generate_file, loop_file, mixtures

@@ -44,6 +44,10 @@ Block = Annotated[
 SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Leave out inputs whose output exists.")
 ]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Do the I-th of N shares, beside other processes or hosts."),
+]
 Steps = Annotated[
     int, typer.Option("--steps", metavar="N", help="Network calls, each as long as the first.")
 ]

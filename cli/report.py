@@ -64,7 +64,7 @@ def report(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Compare systems on a page with players, spectrograms and a blind test."""
+    """Compare systems on one page, by figures, eye and ear."""
     from wavediff import report as reports
     from wavediff.exhibit import Walked
     from wavediff.model import load

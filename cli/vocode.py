@@ -64,6 +64,7 @@ def vocode(
         bool, typer.Option("--plot", help="Also draw what was given and what came out, as PNG.")
     ] = False,
     skip_existing: options.SkipExisting = False,
+    shard: options.Shard = None,
     json: options.Json = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
@@ -80,7 +81,7 @@ def vocode(
     settings = VocodeSettings(steps, seed, block)
     loaded = load(model, device, precision)
     with Given(loaded.preset, mel_preset, scaling) as given, Progress("", quiet) as progress:
-        planned = jobs.plan(inputs, output, "vocoded", given.parts)
+        planned = jobs.share(jobs.plan(inputs, output, "vocoded", given.parts), shard)
         if json and any(job.target == jobs.PIPE for job in planned):
             raise typer.BadParameter(
                 "standard output carries the sound, so there is no room for JSON"

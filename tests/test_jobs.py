@@ -160,3 +160,29 @@ def test_inventions_are_numbered_by_label_and_seed(folder: Path) -> None:
     assert jobs.within(None, "loop.wav") == "loop.wav"
     assert jobs.within("x.wav", "loop.wav") == "x.wav"
     assert jobs.within("in", "loop.wav") == str(Path("in/loop.wav"))
+
+
+def test_shares_are_the_whole_and_nothing_twice(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = jobs.plan(["in"], "out", "denoised")
+    assert jobs.share(planned, None) == planned
+    for count in (1, 2, 3, 5):
+        parts = [jobs.share(planned, f"{n}/{count}") for n in range(1, count + 1)]
+        assert sorted((job for part in parts for job in part), key=planned.index) == planned
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        monkeypatch.setenv("WORLD_SIZE", str(count))
+        for rank, part in enumerate(parts):  # as torchrun tells its processes
+            monkeypatch.setenv("RANK", str(rank))
+            assert jobs.share(planned, None) == part
+    for wrong in ("0/2", "3/2", "1", "1/0", "a/b", "-1/2", ""):
+        with pytest.raises(TaskError, match="is no share"):
+            jobs.share(planned, wrong)
+
+
+def test_a_share_does_not_depend_on_what_is_done(folder: Path) -> None:
+    before = jobs.share(jobs.plan(["in"], None, "denoised"), "1/2")
+    put(Path("in/a.denoised.wav"), hiss(0, 0.1))
+    assert jobs.share(jobs.plan(["in"], None, "denoised"), "1/2") == before
+    left = jobs.outstanding(before, force=False, skip_existing=True)
+    assert [job.source for job in left] == [job.source for job in before[1:]]

@@ -121,6 +121,21 @@ def within(output: str | None, name: str) -> str:
     return output if output and _is_sound(output) else str(Path(output or ".", name))
 
 
+def share(jobs: Sequence[AnyJob], shard: str | None) -> list[AnyJob]:
+    """Every n-th of the jobs from the i-th on, for the `shard` "i/n": one of n processes or hosts.
+
+    Without one, the rank of a process that torchrun started decides. All of them have to be given
+    the same inputs; which is whose does not depend on what is done already. Raises TaskError.
+    """
+    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if shard is None:
+        return list(jobs) if rank is None or world is None else list(jobs[int(rank) :: int(world)])
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise TaskError(f"{shard} is no share of the work", "--shard 2/8 is the second of eight")
+    return list(jobs[int(found[1]) - 1 :: int(found[2])])
+
+
 def outstanding(
     jobs: Sequence[AnyJob], force: bool, skip_existing: bool, pictures: bool = False
 ) -> list[AnyJob]:
