@@ -15,9 +15,8 @@ published   DiffWave at 6 steps, random weights: as published (eager, fp32, its 
             anew at each step, whole sound at once) and as computed here
 training    seconds of sound that a step of denoise-16k takes per second, by batch
 
-Times are medians after a warm-up; `x` is times real time. A part that fails says so in its line,
-and those for which no time is left are left out. With --tiny everything is small: a test that it
-runs, for which a processor is enough.
+Times are medians after a warm-up; `x` is times real time. A part that fails says so, those for which
+no time is left are left out. With --tiny everything is small, to see that it runs.
 """
 
 import argparse
@@ -36,11 +35,12 @@ from torch import Tensor
 
 from wavediff import model as models
 from wavediff import recipe as recipes
+from wavediff.bench import as_published
 from wavediff.denoiser import Denoiser
 from wavediff.kernels import describe, fast
 from wavediff.kernels.graph import Graphed
 from wavediff.network import BandNet
-from wavediff.published import PublishedConfig, PublishedNet, Schedule
+from wavediff.published import PublishedConfig, PublishedNet
 from wavediff.published_sound import sample
 from wavediff.trainer import Trainer
 from wavediff.vocoding import framed, phased, start_magnitudes, transform_of
@@ -352,8 +352,8 @@ def published(bench: Bench) -> Figures:
     for batch in bench.sized((1, 8), (1,)):
         mel = torch.rand(batch, config.bands, frames, device=bench.device)
         noise = torch.randn(7, batch, 256 * frames, device=bench.device)
-        slow = bench.timed(lambda mel=mel, noise=noise: as_published(network, mel, noise))
-        exact = as_published(network, mel, noise)
+        slow = bench.timed(lambda mel=mel, noise=noise: as_published(network, mel, list(noise)))
+        exact = as_published(network, mel, list(noise))
         yield {"what": "as published", "batch": batch, "seconds": slow}
         for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
 
@@ -362,15 +362,6 @@ def published(bench: Bench) -> Figures:
 
             figure = rendered(bench, f"ours, {name}", batch, ours, (), exact)
             yield {**figure, "times_published": slow / figure["seconds"]}
-
-
-def as_published(network: PublishedNet, mel: Tensor, noise: Tensor) -> Tensor:
-    """Its sampling with nothing kept from step to step."""
-    schedule, x = Schedule.of(network.config, fast=True), noise[0]
-    for draw, number in enumerate(reversed(range(len(schedule.beta))), 1):
-        step = torch.full((len(x),), schedule.steps[number], device=x.device)
-        x = schedule.advance(x, network(x, mel, step), number, noise[draw] if number else None)
-    return x
 
 
 def training(bench: Bench) -> Figures:

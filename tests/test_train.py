@@ -1,7 +1,6 @@
 """Whole trainings: they learn, and whatever ends them, they go on as if nothing had been."""
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import math
@@ -15,26 +14,20 @@ from typing import Any
 
 import pytest
 import torch
-from corpus import NETWORK, make, put, recipe, voice
+from corpus import make, put, recipe, voice
 
 from wavediff import checkpoint as checkpoints
 from wavediff import recipe as recipes
 from wavediff import training as trainings
-from wavediff.errors import CheckpointError, DataError, RecipeError, TrainingError
+from wavediff.errors import CheckpointError, RecipeError, TrainingError
 from wavediff.recipe import Recipe
 from wavediff.trainer import Trainer
 from wavediff.training import CHECKPOINT, RECIPE, Event, Watch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 HERE = Path(__file__).resolve().parent
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -364,43 +357,3 @@ def test_the_watch_tells_divergence_from_noise() -> None:
         watch.see(8.0, step)
     with pytest.raises(TrainingError, match="diverges: the loss at step 310"):
         watch.see(200.0, 310)
-
-
-def test_a_folder_that_cannot_be_written_is_refused(corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match="cannot be written") as caught:
-        next(train(recipe(corpus), tmp_path / "file"))
-    assert caught.value.hint
-    with pytest.raises(DataError):
-        next(train(recipe(corpus, data__sounds=[tmp_path / "nowhere"]), tmp_path / "new"))
-    assert not (tmp_path / "new").exists()
-
-
-def test_tensorboard_has_scalars_pictures_and_sounds(
-    whole: tuple[Path, list[Event]], corpus: Path, tmp_path: Path
-) -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        pytest.skip("tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    made = recipe(corpus, validate_every=4, steps=6, save_every=4)
-    training = train(made, tmp_path)
-    for _ in range(5):
-        next(training)
-    del training  # as if it were killed after step 5 …
-    trainings.checkpoints.save(
-        tmp_path / CHECKPOINT, checkpoints.load(checkpoints.previous(tmp_path / CHECKPOINT))
-    )
-    list(train(made, tmp_path))  # … and resumed from step 4
-    board = EventAccumulator(str(tmp_path / "tensorboard"), {"scalars": 0, "images": 0, "audio": 0})
-    board.Reload()
-    tags = board.Tags()
-    assert {"loss", "learning_rate", "norm", "si_sdr", "loss/quarter_4"} <= set(tags["scalars"])
-    assert [event.step for event in board.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
-    assert [event.step for event in board.Scalars("si_sdr")] == [4, 6]
-    assert set(tags["images"]) == set(tags["audio"]) == {"noisy", "clean", "denoised"}
-    assert [event.step for event in board.Audio("noisy")] == [4, 6]
-
-
-def test_the_recipe_of_the_tests_is_the_smallest() -> None:
-    assert recipe(Path("nowhere")).network.model_dump(include=set(NETWORK)) == NETWORK

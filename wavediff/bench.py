@@ -128,15 +128,23 @@ class AsPublished:
             self._made = self._sample().cpu()
         return self._made[:, start:stop]
 
-    @torch.no_grad()
     def _sample(self) -> Tensor:
-        schedule = Schedule.of(self._network.config, fast=True)
-        x = torch.randn(1, self.samples, device=self._mel.device)
-        for number in reversed(range(len(schedule.beta))):
-            step = torch.tensor([schedule.steps[number]], device=x.device)
-            noise = torch.randn_like(x) if number else None
-            x = schedule.advance(x, self._network(x, self._mel, step), number, noise)
-        return x
+        draws = len(self._network.config.inference_schedule)
+        noise = torch.randn(draws, 1, self.samples, device=self._mel.device)
+        return as_published(self._network, self._mel, list(noise))
+
+
+@torch.no_grad()
+def as_published(network: PublishedNet, mel: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    """Sounds (batch, samples) of mels by the few steps, with nothing kept from step to step.
+
+    `noise` is the draw with which it begins, and one more for each step but the last.
+    """
+    schedule, x = Schedule.of(network.config, fast=True), noise[0]
+    for draw, number in enumerate(reversed(range(len(schedule.beta))), 1):
+        step = torch.full((len(x),), schedule.steps[number], device=x.device)
+        x = schedule.advance(x, network(x, mel, step), number, noise[draw] if number else None)
+    return x
 
 
 def run(
