@@ -15,8 +15,8 @@ published   DiffWave at 6 steps, random weights: as published (eager, fp32, its 
             anew at each step, whole sound at once) and as computed here
 training    seconds of sound that a step of denoise-16k takes per second, by batch
 
-Times are medians after a warm-up; `x` is times real time. A part that fails says so, those for which
-no time is left are left out. With --tiny everything is small, to see that it runs.
+Times are medians after a warm-up; `x` is times real time. A part that fails says so; what no
+time is left for is left out. With --tiny everything is small, to see that it runs.
 """
 
 import argparse
