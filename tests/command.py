@@ -1,5 +1,6 @@
 """The command line as the tests use it, and a model whose effect is known."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,12 @@ def process(*words: str | Path, **settings: Any) -> "subprocess.Popen[bytes]":
     """Start a command as a process of its own."""
     command = [*PROGRAM, *map(str, words)]
     pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    return subprocess.Popen(command, **{**pipes, **settings})
+    # A shell's background job ignores Ctrl-C, and so would its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, **{**pipes, **settings})
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def refusal(*words: str | Path, code: int = 1) -> tuple[str, str]:
