@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wavediff import generating, noise
+from wavediff import model as models
 from wavediff.denoiser import Denoiser
 from wavediff.errors import TaskError
 from wavediff.generating import GenerateConfig, GenerateSettings, Invented, shares
@@ -85,7 +86,13 @@ def model(frames: int = 0, labels: tuple[str, ...] = LABELS, renderer: bool = Tr
     rendering = Model("v", vocoder, {}, build(vocoder).eval().requires_grad_(False), CPU)
     prior = {"channels": 8, "layers": 2, "cycle": 2, "labels": labels}
     recipe = Recipe.model_validate(
-        {"task": "generate", "rate": 8000, "mel": PRESET.name, "prior": prior}
+        {
+            "task": "generate",
+            "rate": 8000,
+            "mel": PRESET.name,
+            "prior": prior,
+            "generate": {"frames": frames},
+        }
     )
     return Model("g", recipe, {}, denoiser(frames, labels), CPU, rendering if renderer else None)
 
@@ -303,3 +310,14 @@ def test_without_a_renderer_phases_have_to_do() -> None:
         load("denoise-16k", "cpu").generate(1)
     with pytest.raises(TaskError, match="not to vocode"):
         model().vocode(torch.zeros(64, 5))
+
+
+def test_a_one_shot_stays_within_full_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, settings = model(20), GenerateSettings(steps=2)
+    plain = made.generate(2, settings)
+    loudest = float(plain.abs().max())
+    monkeypatch.setattr(models, "LOUDEST", loudest / 2)
+    softer = made.generate(2, settings)
+    peaks = plain.abs().amax(1, keepdim=True)
+    torch.testing.assert_close(softer, plain * (loudest / 2 / peaks).clamp(max=1))
+    assert float(softer.abs().max()) == pytest.approx(loudest / 2)

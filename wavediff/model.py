@@ -36,6 +36,7 @@ from wavediff.vocoding import (
 )
 
 SUFFIX = ".safetensors"
+LOUDEST = 0.99  # of a one-shot, of full scale
 # Thirty layers in bf16 are further from what was published than one can promise to all.
 PUBLISHED_TYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
 PUBLISHED_MEL = "lmnt"  # the preset of all published conditional models
@@ -170,7 +171,10 @@ class Model:
         return torch.stack([source.read(0, source.samples)[0] for source in sources])
 
     def generate_source(self, settings: GenerateSettings, number: int = 0) -> Source:
-        """One of them, computed as it is read: the `number` decides which, beside the seed."""
+        """One of them: the `number` decides which, beside the seed.
+
+        What has any length is computed as it is read; a one-shot at once, within full scale.
+        """
         self._must("generate")
         if isinstance(self.denoiser, Published):
             network, dtype = self.denoiser.network, PUBLISHED_TYPES[self.precision]
@@ -181,8 +185,14 @@ class Model:
         seed = derive_seed(settings.seed, number)
         if self.renderer is None:  # phases that fit the mel's magnitudes have to do
             start = Start(invented, self.preset, 0, seed)
-            return Part(start, lead(self.preset), start.samples - lead(self.preset))
-        return self.renderer.vocode_source(invented, VocodeSettings(settings.render_steps, seed))
+            made: Source = Part(start, lead(self.preset), start.samples - lead(self.preset))
+        else:
+            chosen = VocodeSettings(settings.render_steps, seed)
+            made = self.renderer.vocode_source(invented, chosen)
+        if not self.recipe.generate.frames:
+            return made
+        shot = made.read(0, made.samples)  # no level is right for it, but what is clipped is wrong
+        return ArraySource(shot / max(1.0, float(shot.abs().max()) / LOUDEST), made.rate)
 
     def _must(self, task: str) -> None:
         if self.recipe.command != task:
