@@ -84,7 +84,7 @@ def bench(
         emit(asdict(done), indent=2)
     else:
         print(_table(done))
-        say(f"{done.model} on {done.device}, sounds of {seconds:g} s", quiet)
+        say(f"{done.model} on {done.device} ({done.way}), sounds of {seconds:g} s", quiet)
 
 
 def _numbers(option: str, given: str) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wavediff import kernels
 from wavediff.audio import ArraySource, Source
 from wavediff.errors import TaskError
 from wavediff.generating import GenerateSettings
@@ -89,6 +90,7 @@ class Bench:
 
     model: str
     device: str
+    way: str  # in which its networks are computed, see `kernels.describe`
     processor: str
     threads: int
     torch: str
@@ -184,6 +186,7 @@ def run(
     return Bench(
         str(name),
         str(model.device),
+        kernels.describe(model.device) if model.device.type == "cuda" else "prepared twins",
         _processor(model.device),
         torch.get_num_threads(),
         torch.__version__,
