@@ -25,7 +25,8 @@ HOUSE = {
     "one denoiser, sampled exactly": "network packed prepared prior path denoiser samplers render "
     "kernels.mixing kernels.convolution kernels.block kernels.graph kernels.choice",
     "around the denoiser": "vocoding generating published published_sound operations",
-    "what it learns from": "data degrade mixtures intelligibility losses labelled crops",
+    "what it learns from": "data degrade mixtures intelligibility disturbance losses "
+    "labelled crops",
     "what is trained for what": "recipe checkpoint published_import tasks model card",
     "how it is trained": "batches objective optimizers trainer validation logs training plan",
     "who judges what is invented": "lessons classifier likeness",

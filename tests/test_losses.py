@@ -110,7 +110,15 @@ def test_snr_holds_the_level_and_si_sdr_does_not() -> None:
     noisy = clean + 0.1 * sound(1)
     error = 10 * (clean.square().sum(1) / (0.1 * sound(1)).square().sum(1)).log10()
     torch.testing.assert_close(limited_snr(noisy, clean, 60.0), error, atol=0.01, rtol=0)
-    assert not limited_snr(sound(1), torch.zeros(3, SAMPLES), 20.0).any()
+
+
+def test_of_silence_the_ratio_says_how_quiet_a_guess_is() -> None:
+    silence = torch.zeros(3, SAMPLES)
+    guess = 0.05 * sound(1) / sound(1).square().mean(1, keepdim=True).sqrt()
+    for decibels in (0, 10, 20):
+        found = limited_snr(guess * 10 ** (-decibels / 20), silence, 20.0)
+        torch.testing.assert_close(found, torch.full((3,), float(decibels)), atol=0.05, rtol=0)
+    torch.testing.assert_close(limited_snr(silence, silence, 20.0), torch.full((3,), 40.0))
 
 
 def test_weights_count() -> None:

@@ -7,11 +7,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from wavediff.disturbance import opinion_lost
 from wavediff.intelligibility import envelope_correlation
+from wavediff.level import LEVEL
 from wavediff.transform import Transform
 
 FLOOR = 1e-4  # of a magnitude, below which differences are inaudible at the training level
 STRIDE = 6  # frames between the segments whose intelligibility counts
+QUIET = 40.0  # dB below the training level, beyond which silence earns no more
 BAND_DB = -65.0  # of the strongest frequency, below which there is nothing
 
 Window = Annotated[int, Field(gt=0, multiple_of=2)]
@@ -29,6 +32,7 @@ class LossConfig(BaseModel):
     snr: float = Field(0.01, ge=0, description="weight of the signal-to-noise ratio, per dB")
     si_sdr: float = Field(0.0, ge=0, description="weight of the SI-SDR, per dB")
     intelligibility: float = Field(0.0, ge=0, description="weight of what ESTOI lacks of 1")
+    quality: float = Field(0.0, ge=0, description="weight of the opinion that PESQ takes off")
     limit: float = Field(30.0, gt=0, description="dB beyond which either ratio earns no more")
 
 
@@ -43,6 +47,7 @@ class SpectralConfig(BaseModel):
     convergence: float = Field(1.0, ge=0, description="weight of the spectral convergence")
     logarithm: float = Field(1.0, ge=0, description="weight of the log magnitudes' difference")
     complex: float = Field(0.0, ge=0, description="weight of the compressed complex difference")
+    quality: float = Field(0.0, ge=0, description="weight of the opinion that PESQ takes off")
 
 
 @functools.lru_cache(maxsize=8)
@@ -93,17 +98,21 @@ def limited_si_sdr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
 
 
 def limited_snr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
-    """Signal-to-noise ratio in dB with the same limit; it holds the level too; (batch,)."""
-    power = clean.pow(2).sum(-1)
-    error = (guess - clean).pow(2).sum(-1) + 10 ** (-limit / 10) * power + 1e-8
-    heard = power > 1e-6 * clean.shape[-1]
-    return torch.where(heard, 10 * torch.log10((power + 1e-8) / error), torch.zeros_like(power))
+    """Signal-to-noise ratio in dB with the same limit; it holds the level too; (batch,).
+
+    Where the target is silent: how far below the training level the guess is.
+    """
+    power = clean.pow(2).mean(-1)
+    heard = power > 1e-6
+    power = torch.where(heard, power, LEVEL**2)
+    forgiven = power * torch.where(heard, 10 ** (-limit / 10), 10 ** (-QUIET / 10))
+    return 10 * torch.log10(power / ((guess - clean).pow(2).mean(-1) + forgiven))
 
 
 def denoise_loss(guess: Tensor, clean: Tensor, config: LossConfig, rate: int) -> Tensor:
     """The loss of each item, (batch,): compressed spectra at several resolutions, and the ratio.
 
-    (batch, samples) at `rate` Hz; what is unintelligible counts too, where it is to.
+    (batch, samples) at `rate` Hz; what is unintelligible or disturbs counts too, where it is to.
     """
     total = -config.snr * limited_snr(guess, clean, config.limit)
     if config.si_sdr:
@@ -111,13 +120,14 @@ def denoise_loss(guess: Tensor, clean: Tensor, config: LossConfig, rate: int) ->
     if config.intelligibility:
         found, exists = envelope_correlation(guess, clean, rate, STRIDE)
         total = total + config.intelligibility * torch.where(exists, 1 - found, 0.0)
+    total = total + _disturbance(guess, clean, rate, config.quality)
     for window in config.windows:
         magnitude, both = compressed_spectral(guess, clean, window, config.compression)
         total = total + (config.magnitude * magnitude + config.complex * both) / len(config.windows)
     return total
 
 
-def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig) -> Tensor:
+def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig, rate: int) -> Tensor:
     """The loss of each item of a vocoder, (batch,): spectra at several resolutions.
 
     Spectral convergence and the mean difference of log magnitudes (Yamamoto et al. 2020). The
@@ -147,7 +157,15 @@ def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig) -> Tenso
                 part + config.complex * (heard[..., None] * both.square()).sum((1, 2, 3)) / counted
             )
         total = total + part / len(config.windows)
-    return total
+    return total + _disturbance(guess, clean, rate, config.quality)
+
+
+def _disturbance(guess: Tensor, clean: Tensor, rate: int, weight: float) -> Tensor:
+    """What the opinion lost adds to the loss of each item, (batch,)."""
+    if not weight:
+        return torch.zeros_like(guess[:, 0])
+    lost, exists = opinion_lost(guess, clean, rate)
+    return weight * torch.where(exists, lost, 0.0)
 
 
 @torch.no_grad()

@@ -153,7 +153,8 @@ class VocodeObjective(Objective):
                 self.recipe.vocode.iterations,
             )
         x = self.rolled_out(start, draw.calls, known)
-        return spectral_loss(self.guess(x, start, draw.t, known), sound, self.recipe.spectral)
+        guess = self.guess(x, start, draw.t, known)
+        return spectral_loss(guess, sound, self.recipe.spectral, self.recipe.rate)
 
     @property
     def _preset(self) -> MelPreset:
