@@ -79,7 +79,7 @@ def test_gradients_are_finite_even_in_silence(guess_level: float, clean_level: f
 def test_noise_left_in_silence_costs() -> None:
     silence = torch.zeros(2, SAMPLES)
     losses = [denoise_loss(sound(0, 2, level), silence, CONFIG, RATE) for level in (0, 1e-3, 1e-1)]
-    assert bool((losses[0].abs() < 1e-5).all())
+    torch.testing.assert_close(losses[0], torch.full((2,), -40 * CONFIG.snr))  # all of QUIET
     assert bool((losses[0] + 1e-3 < losses[1]).all())
     assert bool((losses[1] + 1e-3 < losses[2]).all())
 
@@ -89,7 +89,7 @@ def test_noise_left_in_silence_costs() -> None:
 def test_far_from_its_limit_si_sdr_is_the_metric(decibels: float, seed: int) -> None:
     clean, error = sound(seed, 1), sound(seed + 5000, 1)
     guess = 0.7 * clean + error * (10 ** (-decibels / 20) * clean.norm() / error.norm()) + 0.1
-    found = float(limited_si_sdr(guess, clean, 30.0))
+    found = float(limited_si_sdr(guess, clean, 40.0))
     assert found == pytest.approx(metrics.si_sdr(clean[0], guess[0]), abs=0.15)
 
 
