@@ -3,10 +3,12 @@
     python benchmarks/folder.py [-m denoise-16k] [--files 200] [--seconds 3] [--runs 5] [--json]
 
 cuts the recordings of tests/data into as many files, and makes one long file of the same sound. The
-command line does both in turns in this process, after a warm-up, and the medians are printed per
-second of audio: by the clock, and by the processor's own time, which other programs disturb less.
-The folder's results have to be those of its files done alone, or the exit status is 1. Of a model
-that vocodes the recordings go by way of their mels.
+command line does the folder as it is done, the folder one file after the other by all threads, and
+the long file, in turns in this process, after a warm-up. The medians are printed per second of
+audio: by the clock, and by the processor's own time, which other programs disturb less, but in
+which threads that wait for each other count (GOMP_SPINCOUNT=0 makes them sleep). The folder's
+results have to be those of its files done alone, or the exit status is 1. Of a model that vocodes
+the recordings go by way of their mels.
 """
 
 import argparse
@@ -18,9 +20,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import torch
 
+from wavediff import crew
 from wavediff.audio import read
 from wavediff.cli.main import app
 from wavediff.model import load
@@ -29,6 +33,7 @@ from wavediff.writer import Writer
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "tests" / "data" / "noisy"
 CHECKED = 5  # files that are done alone as well
+WAYS = ("folder", "one by one", "long")
 
 
 def main() -> int:
@@ -47,28 +52,29 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         make(place, given)
-        ways = {"folder": place / "folder", "long": place / "long"}
-        costs: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-        for run, way in itertools.product(range(given.runs + 1), ways):
-            cost = timed(command, ways[way], place / "out" / way, given.model)
-            if run:  # the first warms up
+        costs: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+        for turn, way in itertools.product(range(given.runs + 1), WAYS):
+            cost = timed(command, place, way, given.model)
+            if turn:  # the first warms up
                 costs[way].append(cost)
         alike = same(command, place, given.model)
     audio = given.files * given.seconds
     rows = {
         way: [statistics.median(column) / audio for column in zip(*costs[way], strict=True)]
-        for way in ways
+        for way in WAYS
     }
-    ratios = [few / one for few, one in zip(rows["folder"], rows["long"], strict=True)]
     if given.json:
-        facts = {"files": given.files, "seconds": given.seconds, **rows}
-        print(json.dumps({**facts, "ratios": ratios, "alike": alike}, indent=2))
+        facts = {"files": given.files, "seconds": given.seconds, "alike": alike}
+        print(json.dumps({**facts, **rows}, indent=2))
     else:
-        print(f"{given.model}: {given.files} files of {given.seconds:g} s, and the same as one")
+        print(
+            f"{given.model}: {given.files} files of {given.seconds:g} s, or one of all their sound"
+        )
         print(f"{'ms per s of audio':<20}{'clock':>10}{'processor':>12}")
         for way, row in rows.items():
-            print(f"{way:<20}{1e3 * row[0]:>10.2f}{1e3 * row[1]:>12.2f}")
-        print(f"{'ratio':<20}{ratios[0]:>10.2f}{ratios[1]:>12.2f}")
+            ratios = (few / one for few, one in zip(row, rows["long"], strict=True))
+            print(f"{way:<20}{1e3 * row[0]:>10.2f}{1e3 * row[1]:>12.2f}", end="   ")
+            print("{:.2f} and {:.2f} of the long one".format(*ratios))
         print("each result as of the file alone" if alike else "RESULTS DIFFER from files alone")
     return int(not alike)
 
@@ -95,24 +101,30 @@ def recordings() -> list[Path]:
     return sorted(RECORDINGS.glob("*.flac"))
 
 
-def timed(command: str, given: Path, out: Path, model: str) -> tuple[float, float]:
+def timed(command: str, place: Path, way: str, model: str) -> tuple[float, float]:
     """Seconds by the clock and of the processor for a whole folder."""
-    begin, worked = time.perf_counter(), time.process_time()
-    run(command, given, out, model)
-    return time.perf_counter() - begin, time.process_time() - worked
+    given = place / ("long" if way == "long" else "folder")
+    short = 0.0 if way == "one by one" else crew.SHORT
+    with mock.patch.object(crew, "SHORT", short):
+        begin, worked = time.perf_counter(), time.process_time()
+        run(command, given, place / "out" / way, model)
+        return time.perf_counter() - begin, time.process_time() - worked
 
 
 def run(command: str, given: Path, out: Path, model: str) -> None:
     """What the command line does, here."""
-    app([command, f"{given}", "-o", f"{out}{os.sep}", "-m", model, "-q", "-f"], standalone_mode=False)
+    app(
+        [command, f"{given}", "-o", f"{out}{os.sep}", "-m", model, "-q", "-f"],
+        standalone_mode=False,
+    )
 
 
 def same(command: str, place: Path, model: str) -> bool:
-    """Whether results of the folder are those of its files alone, byte by byte."""
+    """Whether results of the folder are those of its files alone, bit by bit."""
     for file in sorted((place / "folder").iterdir())[:CHECKED]:
         run(command, file, place / "alone", model)
         alone, together = (place / way / file.name for way in ("alone", "out/folder"))
-        if alone.read_bytes() != together.read_bytes():
+        if not torch.equal(read(alone)[0], read(together)[0]):
             return False
     return True
 

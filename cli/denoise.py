@@ -70,7 +70,9 @@ def denoise(
 ) -> None:
     """Take the noise out of recordings."""
     from wavediff import jobs, plot
-    from wavediff.files import denoise_file
+    from wavediff.audio import length
+    from wavediff.crew import Crew, Tell, able
+    from wavediff.files import Denoised, denoise_file
     from wavediff.model import load
     from wavediff.tasks import DenoiseSettings
 
@@ -86,14 +88,22 @@ def denoise(
     loaded = load(model, device, precision)
     say(f"{loaded.name} on {loaded.device}, {count(steps, 'step')}", quiet or not verbose)
     failed = 0
-    with Progress("", quiet) as progress:
-        for number, job in enumerate(todo):
+
+    def seconds(job: jobs.Job) -> float:
+        return length(job.source)
+
+    def work(job: jobs.Job, tell: Tell) -> Denoised:
+        return denoise_file(loaded, job, settings, tell)
+
+    with Crew(work, seconds, able(loaded)) as crew, Progress("", quiet) as progress:
+        for number, (job, finish) in enumerate(crew.each(todo)):
 
             def tell(part: float, number: int = number, name: str = job.source) -> None:
                 progress.update((number + part) / len(todo), name)
 
             try:
-                done = denoise_file(loaded, job, settings, tell)
+                done = finish(tell)
+                tell(1.0)
                 if draw:
                     plot.save_comparison(
                         job.source, job.target, job.picture, Path(loaded.name).name

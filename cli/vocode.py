@@ -73,14 +73,24 @@ def vocode(
 ) -> None:
     """Make sound of mel spectrograms."""
     from wavediff import jobs, plot
-    from wavediff.files import vocode_file
+    from wavediff.crew import Crew, Tell, able
+    from wavediff.files import Made, vocode_file
     from wavediff.given import Given
     from wavediff.model import load
     from wavediff.vocoding import VocodeSettings
 
     settings = VocodeSettings(steps, seed, block)
     loaded = load(model, device, precision)
-    with Given(loaded.preset, mel_preset, scaling) as given, Progress("", quiet) as progress:
+    preset = loaded.preset
+    given = Given(preset, mel_preset, scaling)
+
+    def seconds(job: jobs.Job) -> float:
+        return given.length(job.source, job.part)
+
+    def work(job: jobs.Job, tell: Tell) -> Made:
+        return vocode_file(loaded, given, job, settings, tell)
+
+    with given, Crew(work, seconds, able(loaded)) as crew, Progress("", quiet) as progress:
         planned = jobs.share(jobs.plan(inputs, output, "vocoded", given.parts), shard)
         if json and any(job.target == jobs.PIPE for job in planned):
             raise typer.BadParameter(
@@ -93,17 +103,18 @@ def vocode(
             plot.require()
         say(f"{loaded.name} on {loaded.device}", quiet or not verbose)
         failed = 0
-        for number, job in enumerate(todo):
+        for number, (job, finish) in enumerate(crew.each(todo)):
 
             def tell(part: float, number: int = number, name: str = job.source) -> None:
                 progress.update((number + part) / len(todo), name)
 
             try:
-                done = vocode_file(loaded, given, job, settings, tell)
+                done = finish(tell)
+                tell(1.0)
                 if draw and given.is_mel(job.source):
                     mel, _ = given.mel(job.source, job.part)
                     name = job.part or Path(job.source).name
-                    plot.save_mel(mel, loaded.preset, job.target, job.picture, _short(model), name)
+                    plot.save_mel(mel, preset, job.target, job.picture, _short(model), name)
                 elif draw:
                     plot.save_comparison(
                         job.source, job.target, job.picture, _short(model), "vocoded"

@@ -1,6 +1,7 @@
 """Reading: blocks equal the whole, and bad files are refused in words."""
 
 import io
+import os
 import struct
 import sys
 from pathlib import Path
@@ -194,6 +195,18 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "a.wav").message
     assert "is a folder" in refusal(tmp_path).message
     assert "cannot be opened" in refusal(tmp_path / ("a" * 300)).message
+
+
+def test_a_header_tells_the_length(files: dict[str, Path], tmp_path: Path) -> None:
+    wav = put(tmp_path / "a.wav", sound(RATE * 5 // 4), "WAV", "PCM_16")
+    assert audio.length(wav) == 1.25
+    for name in ("text.wav", "a.raw"):
+        (tmp_path / name).write_text("this is no sound")
+        assert audio.length(tmp_path / name) == 0
+    assert audio.length(tmp_path) == audio.length(tmp_path / "none.wav") == 0
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.wav")
+        assert audio.length(tmp_path / "pipe.wav") == 0  # and does not wait for a writer
 
 
 def test_no_samples_and_too_many_channels_and_no_rate(tmp_path: Path) -> None:

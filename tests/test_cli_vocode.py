@@ -23,6 +23,7 @@ from wavediff.vocoding import VocodeSettings
 
 RATE = 22_050
 CHECK = "wavediff check"
+pytestmark = pytest.mark.usefixtures("one_thread")  # a model beside its command: the same last bits
 
 
 def spoken(seed: int, seconds: float = 1.0) -> np.ndarray:

@@ -30,7 +30,7 @@ HOUSE = {
     "what is trained for what": "recipe checkpoint published_import tasks model card",
     "how it is trained": "batches objective optimizers trainer validation logs training plan",
     "who judges what is invented": "lessons classifier likeness",
-    "what is done with files": "loop given jobs files evaluation survey plot",
+    "what is done with files": "loop given jobs files crew evaluation survey plot",
     "what is shown of it": "trace film exhibit report",
     "how fast it is": "bench",
 }

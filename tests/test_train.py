@@ -173,6 +173,36 @@ def test_two_processes_train_as_one(
         torch.testing.assert_close(saved(run).part("network")[key], tensor, atol=1e-4, rtol=1e-3)
 
 
+def test_when_one_process_is_killed_torchrun_starts_all_again_and_they_go_on(
+    whole: tuple[Path, list[Event]], corpus: Path, tmp_path: Path
+) -> None:
+    settings, run = tmp_path / "it.toml", tmp_path / "run"
+    settings.write_text(recipes.to_toml(recipe(corpus, save_every=4)))
+    ended = subprocess.run(
+        [sys.executable, *TORCHRUN, "--max-restarts=1", HERE / "train_here.py", run, settings, "6"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "exitcode: -9" in ended.stderr
+    assert [line["step"] for line in lines(run)] == list(range(1, 13))
+    for key, tensor in saved(whole[0]).part("network").items():
+        torch.testing.assert_close(saved(run).part("network")[key], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_the_end_of_another_process_is_told_in_words(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection reset by peer")
+
+    monkeypatch.setattr(trainings.Trainer, "advance", gone)
+    with pytest.raises(TrainingError, match="another process of this training has ended"):
+        next(train(recipe(corpus), tmp_path))
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wavediff.audio import ArraySource, Source, open_input
 from wavediff.background import Background
+from wavediff.crew import threads_for
 from wavediff.errors import AudioError, TaskError
 from wavediff.generating import GenerateSettings, shares
 from wavediff.given import Given
@@ -99,7 +100,7 @@ def denoise_file(
     """
     begin = time.monotonic()
     halo = settings.walk.calls * model.denoiser.reach / model.rate
-    with open_input(job.source) as file:
+    with open_input(job.source) as file, threads_for(model, file.samples / file.rate):
         source = Remembered(file, settings.block_seconds + 2 * halo + 2 * PIECE)
         result = model.denoise_source(source, settings)
         background = Background(source.rate)
@@ -144,11 +145,12 @@ def vocode_file(
     if given.is_mel(job.source):
         values, note = given.mel(job.source, job.part)
         sound = model.vocode_source(ArrayMels(values, model.preset), settings)
-        return _made(job, sound, "PCM_16", progress, begin, note)
+        with threads_for(model, sound.samples / sound.rate):
+            return _made(job, sound, "PCM_16", progress, begin, note)
     made = model.recipe.vocode
     start = reach(transform_of(model.preset), made.iterations)
     halo = ((settings.steps or made.steps) * model.denoiser.reach + start) / model.rate
-    with given.recording(job.source) as file:
+    with given.recording(job.source) as file, threads_for(model, file.samples / file.rate):
         source = Remembered(file, settings.block_seconds + 2 * halo + 2 * PIECE)
         sound = model.resynthesise_source(source, settings)
         return _made(job, sound, file.info.subtype, progress, begin)

@@ -4,6 +4,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import cast, get_args
@@ -11,7 +12,7 @@ from typing import cast, get_args
 from torch import Tensor
 
 from wavediff import melfile
-from wavediff.audio import FileSource
+from wavediff.audio import FileSource, length
 from wavediff.errors import AudioError, MelError
 from wavediff.mel import PRESETS, MelPreset, Scaling, convert, convertible, rescale
 from wavediff.mel import preset as named
@@ -27,7 +28,7 @@ class Given:
     """Opens what a vocoder of a preset is given, mels made fit for it; a context manager.
 
     Standard input goes to a temporary file first. The last mel file is remembered, for it may hold
-    several mels.
+    several mels. Several threads may ask.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Given:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._piped: Path | None = None
         self._last: tuple[str, dict[str, Tensor]] = ("", {})
+        self._one_by_one = threading.Lock()
 
     def is_mel(self, source: str) -> bool:
         """Whether that is a mel file, by its name; a pipe, by how it begins."""
@@ -74,7 +76,8 @@ class Given:
 
         `part` names one of several. Raises MelError for what is no such mel and cannot be made one.
         """
-        mels = self._mels(source)
+        with self._one_by_one:
+            mels = self._mels(source)
         if part and part not in mels:
             raise MelError(f"{source} no longer holds {part}", "Run it again.")
         # How numbers lie in memory decides their last bit, which phases can hang on.
@@ -87,6 +90,16 @@ class Given:
         values = self._converted(values, self._scaling, self._source)
         self._check(values, name, source)
         return values, f"taken as {WORDS[self._scaling]}"
+
+    def length(self, source: str, part: str = "") -> float:
+        """Seconds of sound in a mel or a recording, 0 where that cannot be told."""
+        if not self.is_mel(source):
+            return length(self._path(source))
+        try:
+            mel, _ = self.mel(source, part)
+        except MelError:
+            return 0.0
+        return mel.shape[1] * self.preset.hop / self.preset.rate
 
     def recording(self, source: str) -> FileSource:
         """A sound file, or standard input. Raises AudioError."""

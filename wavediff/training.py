@@ -85,6 +85,13 @@ def train(
             raise TrainingError(
                 f"{folder} cannot be written: {error}", "is the disk full, or the folder read-only?"
             ) from error
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            raise TrainingError(
+                "another process of this training has ended",
+                "the same command goes on, by itself with torchrun --max-restarts 3",
+            ) from error
 
 
 def _steps(
