@@ -50,9 +50,9 @@ def denoise(
     ] = None,
     steps: options.Steps = 1,
     sampler: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="ddim or ancestral; the steps decide if not given."),
-    ] = None,
+        str,
+        typer.Option(metavar="NAME", help="ddim, or ancestral, which draws a sample by chance."),
+    ] = "ddim",
     seed: options.Seed = 0,
     block: options.Block = 24.0,
     device: options.DeviceName = options.Device.AUTO,

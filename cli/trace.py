@@ -39,7 +39,7 @@ def trace(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="ddim or ancestral; the steps decide if not given."),
+        typer.Option(metavar="NAME", help="ddim, or ancestral, which draws a sample by chance."),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(metavar="CLEAN", help="The same recording without noise.")

@@ -68,6 +68,11 @@ def test_what_cannot_be_is_refused(folder: Path) -> None:
         targets(["in/*.mp3"])
 
 
+def test_an_empty_name_is_not_the_folder_one_is_in(folder: Path) -> None:
+    with pytest.raises(DataError, match="an input has no name"):
+        targets([str(folder), ""])
+
+
 def test_existing_results_need_a_word(folder: Path) -> None:
     planned = jobs.plan(["in"], "out", "denoised")
     assert jobs.outstanding(planned, False, False) == planned

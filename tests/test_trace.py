@@ -137,6 +137,7 @@ def test_bands_cover_all_up_to_half_of_the_rate() -> None:
         assert all(a[1] == b[0] for a, b in itertools.pairwise(found))
 
 
+@pytest.mark.usefixtures("one_thread")  # as the command denoises what is short
 def test_the_command_writes_a_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 

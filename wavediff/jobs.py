@@ -162,6 +162,8 @@ def outstanding(
 
 def _files(given: str, extensions: Sequence[str]) -> list[tuple[Path, Path]]:
     """The files that an argument names, each with the root of its tree."""
+    if not given:
+        raise DataError("an input has no name", "is a variable of the shell empty?")
     path = Path(given)
     if given == PIPE:
         return [(path, path)]

@@ -18,6 +18,7 @@ QUIET = 40.0  # dB below the training level, beyond which silence earns no more
 BAND_DB = -65.0  # of the strongest frequency, below which there is nothing
 
 Window = Annotated[int, Field(gt=0, multiple_of=2)]
+Quartered = Annotated[int, Field(gt=0, multiple_of=4)]
 
 
 class LossConfig(BaseModel):
@@ -41,7 +42,7 @@ class SpectralConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    windows: tuple[Window, ...] = Field(
+    windows: tuple[Quartered, ...] = Field(
         (240, 600, 1200), description="samples of each resolution; a multiple of 4"
     )
     convergence: float = Field(1.0, ge=0, description="weight of the spectral convergence")

@@ -59,8 +59,22 @@ class Path(Protocol):
         """
 
 
+class FromObservation:
+    """What paths have in common that begin at the observation itself, in even steps."""
+
+    def precondition(self, t: Tensor) -> Precondition:
+        zero, one = torch.zeros_like(t), torch.ones_like(t)
+        return Precondition(skip=zero, out=one, scale=one, code=t)
+
+    def start(self, observation: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+        return observation
+
+    def times(self, steps: int) -> list[float]:
+        return [1 - step / steps for step in range(steps + 1)]
+
+
 @dataclass(frozen=True)
-class Bridge:
+class Bridge(FromObservation):
     """A bridge between the observation at t = 1 and the clean sound at t = 0, exact at both.
 
     The state is Gaussian about `(1 - v) clean + v observation` with the standard deviation
@@ -87,16 +101,6 @@ class Bridge:
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         v = self.share(t)[:, None]
         return torch.lerp(clean, observation, v) + self.scale * (v * (1 - v)).sqrt() * noise
-
-    def precondition(self, t: Tensor) -> Precondition:
-        zero, one = torch.zeros_like(t), torch.ones_like(t)
-        return Precondition(skip=zero, out=one, scale=one, code=t)
-
-    def start(self, observation: Tensor, draw: Callable[[], Tensor]) -> Tensor:
-        return observation
-
-    def times(self, steps: int) -> list[float]:
-        return [1 - step / steps for step in range(steps + 1)]
 
     def advance(
         self,

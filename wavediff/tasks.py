@@ -24,15 +24,13 @@ from wavediff.resample import resampled
 from wavediff.samplers import DIFFUSION_ONLY, SAMPLERS, Walk
 from wavediff.vocoding import Mels, Refinement, VocodeSettings
 
-DETERMINISTIC_STEPS = 3  # up to here the bridge's deterministic sampler is the better one
-
 
 @dataclass(frozen=True)
 class DenoiseSettings:
     """What the user of a denoiser may choose."""
 
     steps: int = 1  # network calls
-    sampler: str | None = None  # of `SAMPLERS`; None chooses by the steps
+    sampler: str = "ddim"  # of `SAMPLERS`
     seed: int = 0
     mix: float = 1.0  # share of the denoised sound in the result, 0 to 1
     max_attenuation: float | None = None  # dB; noise is never taken down further
@@ -48,7 +46,7 @@ class DenoiseSettings:
                 f"an attenuation of {self.max_attenuation} dB is not possible",
                 "--max-attenuation takes 0 dB and more",
             )
-        if self.sampler is not None and self.sampler not in SAMPLERS:
+        if self.sampler not in SAMPLERS:
             raise TaskError(
                 f"no sampler is called {self.sampler}", "there are " + ", ".join(SAMPLERS)
             )
@@ -61,8 +59,7 @@ class DenoiseSettings:
     @property
     def walk(self) -> Walk:
         """The sampler and its steps."""
-        by_steps = "ddim" if self.steps <= DETERMINISTIC_STEPS else "ancestral"
-        return Walk(self.sampler or by_steps, self.steps)
+        return Walk(self.sampler, self.steps)
 
     @property
     def dry(self) -> float:

@@ -112,7 +112,7 @@ def trace_vocode(model: Model, source: Source, settings: VocodeSettings) -> Trac
 def trace(model: Model, source: Source, steps: int | None, sampler: str | None, seed: int) -> Trace:
     """Walk the model's path on a recording, whatever its task; see `trace_denoise`."""
     if model.recipe.command == "denoise":
-        settings = DenoiseSettings(steps=4 if steps is None else steps, sampler=sampler, seed=seed)
+        settings = DenoiseSettings(4 if steps is None else steps, sampler or "ddim", seed)
         return trace_denoise(model, source, settings)
     if model.recipe.command == "vocode":
         if sampler is not None:

@@ -20,7 +20,7 @@ from wavediff.denoiser import Denoiser
 from wavediff.errors import MelError, TaskError
 from wavediff.level import GATE, gain
 from wavediff.mel import MelOf, MelPreset, compress, filterbank, linear, magnitudes, plain
-from wavediff.path import Precondition
+from wavediff.path import FromObservation
 from wavediff.phase import Phased, griffin_lim, locked_phase, with_phase
 from wavediff.render import BLOCK_SECONDS, Rendered, Request
 from wavediff.resample import resampled
@@ -129,7 +129,7 @@ def _summed(mel: Tensor, preset: MelPreset) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Refinement:
+class Refinement(FromObservation):
     """From a start with guessed phases to the clean sound, by what the network makes of it.
 
     Every guess is brought to the mel that it must have, which is known, and is the next state.
@@ -149,16 +149,6 @@ class Refinement:
 
     def corrupt(self, clean: Tensor, observation: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return observation
-
-    def precondition(self, t: Tensor) -> Precondition:
-        zero, one = torch.zeros_like(t), torch.ones_like(t)
-        return Precondition(skip=zero, out=one, scale=one, code=t)
-
-    def start(self, observation: Tensor, draw: Callable[[], Tensor]) -> Tensor:
-        return observation
-
-    def times(self, steps: int) -> list[float]:
-        return [1 - step / steps for step in range(steps + 1)]
 
     def advance(
         self,
