@@ -46,12 +46,14 @@ def main() -> None:
 
 def walked(model: Model, steps: int, noisy: Tensor, rate: int) -> Tensor:
     """Along the bridge without chance."""
-    return torch.as_tensor(model.denoise(noisy, rate, DenoiseSettings(steps, "ddim")))
+    return torch.as_tensor(model.denoise(noisy, rate, DenoiseSettings(steps, "ddim", spins=1)))
 
 
 def drawn(model: Model, steps: int, seed: int, noisy: Tensor, rate: int) -> Tensor:
     """Along the bridge by chance."""
-    return torch.as_tensor(model.denoise(noisy, rate, DenoiseSettings(steps, "ancestral", seed)))
+    return torch.as_tensor(
+        model.denoise(noisy, rate, DenoiseSettings(steps, "ancestral", seed, spins=1))
+    )
 
 
 def shared(model: Model, steps: int, share: float, noisy: Tensor, rate: int) -> Tensor:

@@ -20,6 +20,7 @@ A system whose package or weights are not there is said and left out.
 import argparse
 import ctypes
 import importlib.util
+import itertools
 import json
 import platform
 import sys
@@ -141,13 +142,13 @@ def noisereduce(weights: Path) -> Denoise:
 SYSTEMS = {"gtcrn": gtcrn, "ulunas": ulunas, "rnnoise": rnnoise, "noisereduce": noisereduce}
 
 
-def ours(model: str, steps: int) -> Denoise:
+def ours(model: str, steps: int, spins: int) -> Denoise:
     from wavediff import DenoiseSettings, load
 
     loaded = load(model)
 
     def denoise(audio: Tensor, rate: int) -> Tensor:
-        return torch.as_tensor(loaded.denoise(audio, rate, DenoiseSettings(steps=steps)))
+        return torch.as_tensor(loaded.denoise(audio, rate, DenoiseSettings(steps, spins=spins)))
 
     return denoise
 
@@ -184,6 +185,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, metavar="DIR", default=WEIGHTS)
     parser.add_argument("--model", metavar="NAME_OR_PATH", help="a model of wavediff as well")
     parser.add_argument("--steps", default="1", help="its steps, as 1,4")
+    parser.add_argument("--spins", default="2", help="and its spins")
     parser.add_argument("--workers", type=int, default=1, help="processes that score")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all scores")
     options = parser.parse_args()
@@ -193,8 +195,9 @@ def arguments() -> argparse.Namespace:
             parser.error(f"no system is called {system}; there are {', '.join(SYSTEMS)}")
     try:
         options.steps = [int(steps) for steps in options.steps.split(",")]
+        options.spins = [int(spins) for spins in options.spins.split(",")]
     except ValueError:
-        parser.error(f"--steps takes numbers, as 1,4, not {options.steps}")
+        parser.error("--steps and --spins take numbers, as 1,4")
     if options.json and not options.clean:
         parser.error("--json needs --clean to score against")
     return options
@@ -209,8 +212,9 @@ def main() -> None:
         except Missing as missing:
             print(f"{system} left out: {missing}", file=sys.stderr)
     if options.model:
-        for steps in options.steps:
-            chosen[f"{Path(options.model).stem}-steps{steps}"] = ours(options.model, steps)
+        for steps, spins in itertools.product(options.steps, options.spins):
+            name = f"{Path(options.model).stem}-steps{steps}-spins{spins}"
+            chosen[name] = ours(options.model, steps, spins)
     if not options.clean:
         for system, denoise in chosen.items():
             render(denoise, options.noisy, options.out / system)

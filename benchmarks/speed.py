@@ -98,7 +98,7 @@ def renderings(model: Model, runs: int) -> list[Rendering]:
     for seconds, channels, rate in INPUTS:
         heard = ArraySource(0.05 * torch.randn(channels, seconds * rate), rate)
         for steps in STEPS:
-            settings = DenoiseSettings(steps=steps)
+            settings = DenoiseSettings(steps, spins=1)
 
             def work(heard: Source = heard, settings: DenoiseSettings = settings) -> None:
                 model.denoise_source(heard, settings).read(0, heard.samples)

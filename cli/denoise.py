@@ -49,6 +49,7 @@ def denoise(
         typer.Option(metavar="DB", help="Take noise down by this much and no further."),
     ] = None,
     steps: options.Steps = 1,
+    spins: options.Spins = 2,
     sampler: Annotated[
         str,
         typer.Option(metavar="NAME", help="ddim, or ancestral, which draws a sample by chance."),
@@ -76,7 +77,7 @@ def denoise(
     from wavediff.model import load
     from wavediff.tasks import DenoiseSettings
 
-    settings = DenoiseSettings(steps, sampler, seed, mix, max_attenuation, block)
+    settings = DenoiseSettings(steps, sampler, seed, mix, max_attenuation, block, spins)
     planned = jobs.share(jobs.plan(inputs, output, "denoised"), shard)
     if json and any(job.target == jobs.PIPE for job in planned):
         raise typer.BadParameter("standard output carries the sound, so there is no room for JSON")

@@ -68,6 +68,7 @@ def evaluate(
         typer.Option(metavar="FILE", help="A judge: wavediff train --task classify."),
     ] = None,
     steps: options.Steps = 1,
+    spins: options.Spins = 2,
     seed: options.Seed = 0,
     device: options.DeviceName = options.Device.AUTO,
     workers: Annotated[
@@ -101,7 +102,7 @@ def evaluate(
             result = evaluation.evaluate(reference, estimate, keys, workers, tell)
         elif model and noisy and clean:
             loaded = load(model, device)
-            settings = DenoiseSettings(steps=steps, seed=seed)
+            settings = DenoiseSettings(steps, seed=seed, spins=spins)
 
             def denoise(sound: "Tensor", rate: int) -> "Tensor":
                 return cast("Tensor", loaded.denoise(sound, rate, settings))

@@ -51,6 +51,12 @@ Shard = Annotated[
 Steps = Annotated[
     int, typer.Option("--steps", metavar="N", help="Network calls, each as long as the first.")
 ]
+Spins = Annotated[
+    int,
+    typer.Option(
+        "--spins", metavar="N", help="Grids of frames to average over, each as long as the first."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Decides all random numbers.")]
 DeviceName = Annotated[
     Device,

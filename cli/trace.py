@@ -21,8 +21,9 @@ at each step), trace.gif (the same as an animation), mask.png (what a denoiser
 let through), step-1.flac … (the guess at each step, as a sound), trace.json.
 
 \b
-The numbers are the share of the error that is left, over all and by bands: of
-the reference, of a vocoder's own recording, else of the last guess.
+The path is that of one grid of frames (denoise --spins 1). The numbers are the
+share of the error that is left, over all and by bands: of the reference, of a
+vocoder's own recording, else of the last guess.
 """
 
 

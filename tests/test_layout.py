@@ -23,7 +23,7 @@ HOUSE = {
     "what a mel is": "mel phase melfile melguess",
     "how it is judged": "metrics",
     "one denoiser, sampled exactly": "network packed prepared prior path denoiser samplers render "
-    "kernels.mixing kernels.convolution kernels.block kernels.graph kernels.choice",
+    "spin kernels.mixing kernels.convolution kernels.block kernels.graph kernels.choice",
     "around the denoiser": "vocoding generating published published_sound operations",
     "what it learns from": "data degrade mixtures intelligibility disturbance losses "
     "labelled crops",

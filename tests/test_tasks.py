@@ -64,7 +64,7 @@ def test_a_model_that_changes_nothing(samples: int, steps: int, rate: int) -> No
 @pytest.mark.parametrize("level", [1e-4, 0.1, 5.0])
 def test_the_network_hears_every_recording_at_its_own_level(level: float) -> None:
     model = times(1.0)
-    cleaned(sound(4000, level=level), model)
+    cleaned(sound(4000, level=level), model, DenoiseSettings(spins=1))
     heard = torch.cat(model.network.heard)  # type: ignore[arg-type]
     assert float(heard.square().mean().sqrt()) == pytest.approx(LEVEL, rel=0.02)
 
@@ -112,8 +112,8 @@ def test_the_sampler_asks_as_often_as_there_are_steps() -> None:
     assert DenoiseSettings(8).walk == Walk("ddim", 8)
     assert DenoiseSettings(8, sampler="ancestral").walk == Walk("ancestral", 8)
     model = times(1.0)
-    cleaned(sound(100, 1), model, DenoiseSettings(5))
-    assert len(model.network.heard) == 5  # type: ignore[arg-type]
+    cleaned(sound(100, 1), model, DenoiseSettings(5, spins=3))
+    assert len(model.network.heard) == 15  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ancestral"])
@@ -146,6 +146,8 @@ def test_the_level_of_a_recording_comes_back() -> None:
         ({"max_attenuation": -1.0}, "-1.0 dB"),
         ({"max_attenuation": math.nan}, "nan dB"),
         ({"sampler": "euler"}, "no sampler is called euler"),
+        ({"spins": 0}, "0 spins are not possible"),
+        ({"spins": 17}, "17 spins are not possible"),
         *(({"sampler": name}, "is for diffusions") for name in SAMPLERS if "2" in name),
         ({"sampler": "heun"}, "is for diffusions"),
     ],

@@ -214,7 +214,7 @@ def _job(model: Model, case: Case, seconds: float) -> Job:
     def sources() -> Sequence[Source]:
         if command == "denoise":
             given = ArraySource(sound, model.rate)
-            return [model.denoise_source(given, DenoiseSettings(steps))]
+            return [model.denoise_source(given, DenoiseSettings(steps, spins=1))]
         if command == "vocode":
             chosen = VocodeSettings(steps)
             return [model.vocode_source(item, chosen) for item in mels.items()]

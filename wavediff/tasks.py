@@ -22,7 +22,10 @@ from wavediff.recipe import Recipe
 from wavediff.render import BLOCK_SECONDS, Rendered, Request
 from wavediff.resample import resampled
 from wavediff.samplers import DIFFUSION_ONLY, SAMPLERS, Walk
+from wavediff.spin import Spun
 from wavediff.vocoding import Mels, Refinement, VocodeSettings
+
+MOST_SPINS = 16  # more grids of frames are hardly other ones
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,15 @@ class DenoiseSettings:
     mix: float = 1.0  # share of the denoised sound in the result, 0 to 1
     max_attenuation: float | None = None  # dB; noise is never taken down further
     block_seconds: float = BLOCK_SECONDS
+    spins: int = 2  # grids of frames whose results are averaged
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise TaskError(f"{self.steps} steps are not possible", "--steps takes 1 and more")
+        if not 1 <= self.spins <= MOST_SPINS:
+            raise TaskError(
+                f"{self.spins} spins are not possible", f"--spins takes 1 to {MOST_SPINS}"
+            )
         if not 0 <= self.mix <= 1:
             raise TaskError(f"a mix of {self.mix} is not possible", "--mix takes 0 to 1")
         if self.max_attenuation is not None and not self.max_attenuation >= 0:
@@ -114,7 +122,13 @@ def denoise(
     """
     observed = resampled(source, rate)
     request = Request(settings.walk, settings.seed, settings.block_seconds)
-    denoised = Rendered(observed, denoiser, gain(gated_rms(observed)), request, device)
+    level = gain(gated_rms(observed))
+    denoised = Spun(
+        observed,
+        denoiser.hop,
+        settings.spins,
+        lambda shifted: Rendered(shifted, denoiser, level, request, device),
+    )
     return FullBand(source, observed, denoised, settings.dry)
 
 

@@ -1,7 +1,7 @@
 """A trace: what a model did to a recording, step by step.
 
 The sampler is the one of every rendering: the network's calls are noted as they are made, over the
-whole sound as one block. So the last guess is the result itself.
+whole sound as one block and on one grid of frames. So the last guess is the result of one spin.
 """
 
 import itertools
@@ -72,7 +72,7 @@ def trace_denoise(model: Model, source: Source, settings: DenoiseSettings) -> Tr
     _limit(source.samples / source.rate, settings.steps)
     observed = resampled(source, model.rate)
     with recorded(model) as calls:
-        one_block = replace(settings, block_seconds=LONGEST + 1)
+        one_block = replace(settings, block_seconds=LONGEST + 1, spins=1)
         model.denoise_source(source, one_block).read(0, source.samples)
     level = gain(gated_rms(observed))
 
