@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wavediff import files
-from wavediff.audio import ArraySource, FileSource, read
+from wavediff.audio import ArraySource, FileSource, Remembered, read
 from wavediff.background import Background
 from wavediff.errors import AudioError
-from wavediff.files import Remembered, save
+from wavediff.files import save
 
 ranges = st.lists(st.tuples(st.integers(-50, 1200), st.integers(0, 300)), max_size=12)
 

@@ -266,6 +266,34 @@ class FileSource:
         return AudioError(f"{self._name} is not a wav, flac, ogg, opus, mp3 or aiff file", convert)
 
 
+class Remembered:
+    """A source whose last stretch is kept, so that going back there computes nothing again.
+
+    Rendering reads a block ahead of what is written; a compressed file would start anew for each,
+    and a change of rate would be made for every reader.
+    """
+
+    def __init__(self, source: Source, seconds: float) -> None:
+        self.rate, self.channels, self.samples = source.rate, source.channels, source.samples
+        self._source, self._keep = source, round(seconds * source.rate)
+        self._start, self._kept = 0, torch.zeros(source.channels, 0)  # where it begins, and it
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Float32 (channels, stop - start); zero outside of [0, samples)."""
+        low, high = max(start, 0), min(stop, self.samples)
+        if low >= high:
+            return torch.zeros(self.channels, max(stop - start, 0))
+        end = self._start + self._kept.shape[1]
+        if not self._start <= low <= end:
+            self._start, self._kept, end = low, self._kept[:, :0], low
+        if high > end:
+            kept = torch.cat((self._kept, self._source.read(end, high)), 1)
+            drop = min(max(kept.shape[1] - self._keep, 0), low - self._start)
+            self._start, self._kept = self._start + drop, kept[:, drop:].clone()
+        piece = self._kept[:, low - self._start : high - self._start]
+        return torch.nn.functional.pad(piece, (low - start, stop - high))
+
+
 class _Spool:
     """Standard input in an unnamed temporary file.
 

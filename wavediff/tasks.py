@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wavediff.audio import Source
+from wavediff.audio import Remembered, Source
 from wavediff.denoiser import Denoiser
 from wavediff.errors import TaskError
 from wavediff.fullband import FullBand
@@ -25,6 +25,7 @@ from wavediff.samplers import DIFFUSION_ONLY, SAMPLERS, Walk
 from wavediff.spin import Spun
 from wavediff.vocoding import Mels, Refinement, VocodeSettings
 
+AHEAD = 10.0  # seconds, by which readers of a recording are apart, beside a block
 MOST_SPINS = 16  # more grids of frames are hardly other ones
 
 
@@ -120,7 +121,8 @@ def denoise(
 
     `rate` is the model's. The result is computed as it is read, in increasing order.
     """
-    observed = resampled(source, rate)
+    halo = settings.walk.calls * denoiser.reach / rate
+    observed = Remembered(resampled(source, rate), settings.block_seconds + 2 * halo + AHEAD)
     request = Request(settings.walk, settings.seed, settings.block_seconds)
     level = gain(gated_rms(observed))
     denoised = Spun(
