@@ -33,7 +33,10 @@ def main() -> None:
     crop = frames * preset.hop / preset.rate if frames and preset else card.recipe.training.crop
     hours = steps * items * crop / 3600
     print(f"{card.name}: {steps} steps of {items} items of {crop:.2f} s, {hours:.1f} h in all")
-    print(f"took {float(card.state['seconds']) / 60:.0f} minutes where it was made; it heard:")
+    print(f"took {float(card.state['seconds']) / 60:.0f} minutes where it was made")
+    if "before" in card.state:
+        print(f"and before that: {card.state['before']}")
+    print("it heard:")
     for row in card.state.get("data", ()):
         print(f"  {row['hours']:5.1f} h  {row['name']} ({row['licence']})")
     if not given.sounds:
