@@ -108,6 +108,7 @@ def describe(card: "Card") -> str:
         "size": f"{size(card.size)}, {card.parameters:,} parameters",
         "licence": f"{card.licence} (of the weights)",
         "training": ", ".join(made),
+        "before": str(card.state.get("before", "")),
         "kind": "a model" if card.finished else "the checkpoint of a training, which can go on",
         "file": str(card.path),
     }
