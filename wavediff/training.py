@@ -254,7 +254,15 @@ def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
         torch.cuda.set_device(device)
     begun = dist.is_initialized()
     if not begun:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # What torchrun starts again must not meet the addresses of those that are gone.
+        store, rank, world = next(dist.rendezvous("env://"))
+        tries = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=dist.PrefixStore(f"try {tries}", store),
+            rank=rank,
+            world_size=world,
+        )
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:
