@@ -48,9 +48,10 @@ class Crew(Generic[Job, Result]):
         That either waits for a job that others do, or does it and tells how far it is.
         """
         ahead: deque[tuple[Job, float, Future[Result]]] = deque()
+        several = self._able and self._threads > 1 and len(jobs) > 1
         for job in jobs:
-            length = max(self._length(job), LEAST) if self._able else math.inf
-            aside = length <= SHORT and self._threads > 1 and len(jobs) > 1
+            length = max(self._length(job), LEAST) if several else math.inf
+            aside = length <= SHORT
             while ahead and not (aside and length + sum(a[1] for a in ahead) <= TOGETHER):
                 yield _awaited(*ahead.popleft())
             if aside:

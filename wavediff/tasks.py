@@ -121,8 +121,10 @@ def denoise(
 
     `rate` is the model's. The result is computed as it is read, in increasing order.
     """
-    halo = settings.walk.calls * denoiser.reach / rate
-    observed = Remembered(resampled(source, rate), settings.block_seconds + 2 * halo + AHEAD)
+    observed = resampled(source, rate)
+    if observed is not source:  # it has several readers, and is made once for all of them
+        halo = settings.walk.calls * denoiser.reach / rate
+        observed = Remembered(observed, settings.block_seconds + 2 * halo + AHEAD)
     request = Request(settings.walk, settings.seed, settings.block_seconds)
     level = gain(gated_rms(observed))
     denoised = Spun(
