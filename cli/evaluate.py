@@ -64,8 +64,11 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="The sounds that the generator learned.")
     ] = None,
     classifier: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A judge: wavediff train --task classify."),
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A judge: wavediff train --task classify. Given again, several judge together.",
+        ),
     ] = None,
     steps: options.Steps = 1,
     spins: options.Spins = 2,
@@ -116,7 +119,7 @@ def evaluate(
 
 
 def _likeness(
-    classifier: Path,
+    classifiers: list[Path],
     generated: Path,
     real: Path,
     training: Path | None,
@@ -127,7 +130,7 @@ def _likeness(
     from wavediff.classifier import load
     from wavediff.likeness import judge
 
-    found = judge(load(classifier), generated, real, training)
+    found = judge([load(path) for path in classifiers], generated, real, training)
     print(found.to_json() if json else "\n".join(found.table()))
     if found.skipped:
         say(f"{count(len(found.skipped), 'file')} could not be judged", quiet)

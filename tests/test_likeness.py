@@ -148,13 +148,17 @@ def test_nearest_is_the_distance_in_decibels_and_finds_moved_copies() -> None:
     assert float(nearest(one, training[:1])) == pytest.approx(0.1 * DECIBELS, rel=1e-3)
 
 
-@pytest.fixture(scope="module")
-def classifier() -> Classifier:
+def untaught(seed: int, *labels: str) -> Classifier:
     """One that has learned nothing, which is all that the figures need."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(CONFIG, 2)
-    return Classifier(CONFIG, ("hiss", "voice"), network.eval().requires_grad_(False))
+        torch.manual_seed(seed)
+        network = Network(CONFIG, len(labels))
+    return Classifier(CONFIG, labels, network.eval().requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return untaught(0, "hiss", "voice")
 
 
 def corpus(folder: Path, first: int, count: int = 5) -> Path:
@@ -231,3 +235,21 @@ def test_labels_that_the_classifier_does_not_know_are_refused(
     with pytest.raises(DataError, match="gong") as refused:
         judge(classifier, tmp_path / "made", real)
     assert "hiss, voice" in refused.value.hint
+
+
+def test_several_classifiers_answer_with_their_mean(tmp_path: Path, classifier: Classifier) -> None:
+    real = corpus(tmp_path / "real", 0)
+    other = untaught(1, "hiss", "voice")
+    together = judge([classifier, other], real, real).rows[1]
+    sounds = [torch.from_numpy(make(n, 0.3)) for make in (hiss, voice) for n in range(5)]
+    mean = (classifier.judge(sounds, RATE)[1] + other.judge(sounds, RATE)[1]) / 2
+    assert together.inception == pytest.approx(inception_score(mean), rel=1e-4)
+    truth = torch.tensor([0] * 5 + [1] * 5)
+    assert together.accuracy == float((mean.argmax(1) == truth).float().mean())
+    assert judge([classifier, other], real, real).features == 2 * CONFIG.features
+
+
+def test_classifiers_of_other_labels_are_refused(tmp_path: Path, classifier: Classifier) -> None:
+    real = corpus(tmp_path / "real", 0)
+    with pytest.raises(DataError, match="different labels"):
+        judge([classifier, untaught(1, "voice", "hiss")], real, real)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wavediff.classifier import Classifier, log_mels, places
 from wavediff.data import Skipped
+from wavediff.errors import DataError
 from wavediff.labelled import load_labelled
 
 SHIFTS = 2  # frames by which sounds are moved to find how near they come to each other
@@ -184,7 +185,7 @@ def nearest(mels: Tensor, training: Tensor) -> Tensor:
 
 
 def judge(
-    classifier: Classifier,
+    classifiers: Classifier | Sequence[Classifier],
     generated: str | Path,
     reference: str | Path,
     training: str | Path | Sequence[str | Path] | None = None,
@@ -193,14 +194,16 @@ def judge(
 
     Sub-folders called by labels give the accuracy; folders without any are judged without it. AM
     compares labels with the training data's, or else with the reference's. Files that cannot be
-    read are skipped. Raises DataError for folders without sounds, or with unknown labels.
+    read are skipped. Of several classifiers the mean of their probabilities counts, and all their
+    features; the distances are those of the first one's log-mels. Raises DataError for folders
+    without sounds or with unknown labels, and for classifiers of different labels.
     """
-    sets = [
-        _heard("generated", generated, classifier),
-        _heard("reference", reference, classifier),
-    ]
+    judges = (classifiers,) if isinstance(classifiers, Classifier) else tuple(classifiers)
+    if any(one.labels != judges[0].labels for one in judges):
+        raise DataError("the classifiers know different labels", "train them on the same folders")
+    sets = [_heard("generated", generated, judges), _heard("reference", reference, judges)]
     if training is not None:
-        sets.append(_heard("training", training, classifier))
+        sets.append(_heard("training", training, judges))
     real, learned = sets[1], sets[2] if training is not None else None
     prior = (learned or real).probabilities
     rows = tuple(
@@ -221,12 +224,12 @@ def judge(
         for one in sets
     )
     skipped = tuple(skip for one in sets for skip in one.skipped)
-    return Likeness(rows, classifier.config.features, skipped)
+    return Likeness(rows, sum(one.config.features for one in judges), skipped)
 
 
 @dataclass(frozen=True)
 class _Heard:
-    """A folder of sounds and what the classifier hears in them."""
+    """A folder of sounds and what the classifiers hear in them."""
 
     name: str
     mels: Tensor
@@ -236,14 +239,20 @@ class _Heard:
     skipped: list[Skipped]
 
 
-def _heard(name: str, folders: str | Path | Sequence[str | Path], classifier: Classifier) -> _Heard:
-    sounds = load_labelled(folders, classifier.config.rate, flat=True)
-    mels = log_mels([sounds.sound(n) for n in range(len(sounds))], classifier.config)
-    features, probabilities = classifier.judge_mels(mels)
+def _heard(
+    name: str, folders: str | Path | Sequence[str | Path], judges: Sequence[Classifier]
+) -> _Heard:
+    first = judges[0]
+    sounds = load_labelled(folders, first.config.rate, flat=True)
+    given = [sounds.sound(n) for n in range(len(sounds))]
+    judged = [one.judge(given, first.config.rate) for one in judges]
+    features = torch.cat([features for features, _ in judged], 1)
+    probabilities = torch.stack([probabilities for _, probabilities in judged]).mean(0)
     accuracy = math.nan
     if sounds.labels != ("",):
-        right = probabilities.argmax(1).numpy() == places(sounds, classifier.labels)
+        right = probabilities.argmax(1).numpy() == places(sounds, first.labels)
         accuracy = float(right.mean())
+    mels = log_mels(given, first.config)
     return _Heard(name, mels, moments(features), probabilities, accuracy, sounds.clips.skipped)
 
 
