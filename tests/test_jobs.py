@@ -52,6 +52,14 @@ def test_results_of_earlier_runs_are_no_inputs(folder: Path) -> None:
     assert targets(files) == ["in/a.denoised.wav", "in/lonely.denoised.denoised.wav"]
 
 
+def test_results_in_a_folder_among_the_recordings_are_no_inputs(folder: Path) -> None:
+    expected = [f"in/clean/{name}" for name in FILES]
+    assert targets(["in"], "in/clean") == expected
+    for name in (*FILES, "another.wav"):
+        put(Path("in/clean") / name, hiss(0, 0.1))
+    assert targets(["in"], "in/clean") == [expected[0], "in/clean/clean/another.wav", *expected[1:]]
+
+
 def test_what_cannot_be_is_refused(folder: Path) -> None:
     for inputs, output in (
         (["in"], "-"),

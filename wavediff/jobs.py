@@ -50,7 +50,7 @@ def plan(
 
     Without `output` results go beside their inputs as NAME.label.EXT. One file goes to exactly
     `output`; several go into that folder, the tree below each input folder kept. Results of
-    earlier runs beside their recordings are no inputs.
+    earlier runs, beside their recordings or in a folder among them, are no inputs.
 
     `parts` is for a task that takes mels too: NAME.npy becomes NAME.wav, and of a file with several
     mels each becomes NAME-PART.wav.
@@ -76,7 +76,13 @@ def plan(
         jobs = [Job(str(sources[0][0]), output)]
     else:
         folder = _folder(output)
-        jobs = [Job(str(file), str(folder / _within(file, root))) for file, root in sources]
+        targets = [folder / _within(file, root) for file, root in sources]
+        made = {_key(target) for target in targets}
+        jobs = [
+            Job(str(file), str(target))
+            for (file, root), target in zip(sources, targets, strict=True)
+            if _key(file) not in made or not _below(folder, root)
+        ]
     if parts is not None:
         jobs = [each for job in jobs for each in _split(job, parts(job.source))]
         made = {_key(job.target) for job in jobs if _is_mel(job.source)} if output is None else ()
@@ -295,6 +301,10 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
             raise TaskError(
                 f"the result of {job.source} would overwrite {sources[key]}", "name another -o"
             )
+
+
+def _below(folder: Path, root: Path) -> bool:
+    return Path(_key(root)) in Path(_key(folder)).parents
 
 
 def _key(path: str | Path) -> str:
