@@ -140,6 +140,11 @@ def test_the_sound_beside_a_mel_is_no_input(mels: Path) -> None:
     assert not {"in/m.wav", "in/deep/n-one.wav"} & places(["in"]).keys()
     with pytest.raises(TaskError, match="both go to"):
         places(["in"], "out")
+    for sound in ("in/m.wav", "in/deep/n-one.wav"):
+        Path(sound).unlink()
+    into = places(["in"], "in/deep/out")
+    put(Path(into["in/m.npy"]), hiss(0, 0.1))
+    assert places(["in"], "in/deep/out") == into
     Path("only").mkdir()
     Path("only/m.npy").touch()
     with pytest.raises(DataError, match="no audio file in"):  # to denoise, a mel is nothing

@@ -70,23 +70,25 @@ def plan(
     several = len(sources) > 1 or len(inputs) > 1 or str(sources[0][0]) != inputs[0]
     if several and any(str(file) == PIPE for file, _ in sources):
         raise TaskError("standard input is one input", "give - alone, or files alone")
+    folder = None
     if output is None:
         jobs = [Job(str(file), _beside(file, label)) for file, _ in sources]
     elif not several and (output == PIPE or not _is_folder(output)):
         jobs = [Job(str(sources[0][0]), output)]
     else:
         folder = _folder(output)
-        targets = [folder / _within(file, root) for file, root in sources]
-        made = {_key(target) for target in targets}
-        jobs = [
-            Job(str(file), str(target))
-            for (file, root), target in zip(sources, targets, strict=True)
-            if _key(file) not in made or not _below(folder, root)
-        ]
+        jobs = [Job(str(file), str(folder / _within(file, root))) for file, root in sources]
     if parts is not None:
         jobs = [each for job in jobs for each in _split(job, parts(job.source))]
-        made = {_key(job.target) for job in jobs if _is_mel(job.source)} if output is None else ()
-        jobs = [job for job in jobs if job.source == PIPE or _key(job.source) not in made]
+    made = {_key(job.target) for job in jobs}
+
+    def is_result(job: Job) -> bool:
+        key = _key(job.source)
+        if job.source == PIPE or key not in made:
+            return False
+        return output is None or (folder is not None and _below(folder, found[key][1]))
+
+    jobs = [job for job in jobs if not is_result(job)]
     _refuse_collisions(jobs)
     return jobs
 
