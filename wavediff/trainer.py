@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,8 +161,9 @@ class Trainer:
         losses = torch.cat(per_item)
         for optimizer in self.optimizers.each:
             self.scaler.unscale_(optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), settings.clip))
-        loss = _mean_over_processes(losses.mean())
+        total = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), settings.clip)
+        told = (_mean_over_processes(losses.mean()), total, *_by_time(losses, draw.t))
+        loss, norm, *by_time = torch.stack(told).tolist()  # an accelerator is waited for once
         self._check(loss, norm)
         if math.isfinite(norm):  # fp16 leaves out a step whose gradient overflows
             self.optimizers.step(rate)
@@ -172,9 +174,7 @@ class Trainer:
                 list(self.average.values()), list(self.denoiser.network.parameters()), 1 - decay
             )
         self.step += 1
-        bucket = (draw.t * BUCKETS).long().clamp(max=BUCKETS - 1)
-        by_time = tuple(float(losses[bucket == b].mean()) for b in range(BUCKETS))
-        return Step(loss, rate, norm, by_time)
+        return Step(loss, rate, norm, tuple(by_time))
 
     def _check(self, loss: float, norm: float) -> None:
         """Raises TrainingError for what is not finite. fp16 may overflow now and then."""
@@ -198,9 +198,17 @@ class Trainer:
         return contextlib.nullcontext()
 
 
-def _mean_over_processes(loss: Tensor) -> float:
+def _by_time(losses: Tensor, times: Tensor) -> Iterator[Tensor]:
+    """The mean loss of the items in each quarter of the path; nan where there is none."""
+    bucket = (times * BUCKETS).long().clamp(max=BUCKETS - 1)
+    for number in range(BUCKETS):
+        inside = bucket == number
+        yield torch.where(inside, losses, 0).sum() / inside.sum()
+
+
+def _mean_over_processes(loss: Tensor) -> Tensor:
     if dist.is_initialized():
         loss = loss.detach().clone()
         dist.all_reduce(loss)
         loss /= dist.get_world_size()
-    return float(loss)
+    return loss
