@@ -16,7 +16,7 @@ QUIET = 1e-12  # power that counts as none
 SMOOTH = 3  # frames
 PIECE = 8  # seconds at a time: long reads ask for the denoised sound once, in rising order
 
-# Of the upper band's own frames; chosen by benchmarks/above.py on other recordings than the docs'.
+# Of the upper band's own frames; docs/design.md has what they bring.
 FRAME = 0.023  # seconds, to the nearest power of two of samples
 BAND = 1000.0  # Hz that share a gain
 NEAR = 0.5  # seconds to either side that tell how loud the noise is
