@@ -56,7 +56,7 @@ def test_what_the_model_takes_for_noise_is_taken_down_as_far(rate: int, factor: 
     audio = sound(rate // 2)
     less = fullband(audio, rate, factor).read(0, rate // 2)
     share = float(upper(less, rate).square().mean() / upper(audio, rate).square().mean())
-    assert share < 1.5 * factor**2
+    assert share < 2 * factor**2
 
 
 def upper(audio: Tensor, rate: int) -> Tensor:

@@ -23,7 +23,7 @@ NEAR = 0.5  # seconds to either side that tell how loud the noise is
 SILENT = 0.25  # share of power that the model leaves, below which a frame tells it
 DOUBT = 0.05  # share of such frames at which they are believed by half
 OVER = 1.5  # times the noise is taken off
-LEAST = 0.1  # of the amplitude stays: what is left of noise sounds less like water then
+LEAST = 0.1  # of the amplitude stays, or what the model leaves: else it sounds like water
 HEARD = 0.125  # share of power that the model leaves, above which there is voice
 
 
@@ -93,8 +93,9 @@ class FullBand:
         noise = _mean(tells * power, 2 * near + 1)[:, smooth:-smooth] / (told + QUIET)
         power = _mean(power, SMOOTH)[:, near:-near]
         left = left[:, near + smooth : -near - smooth, None]
-        cleaned = ((power - OVER * noise) / (power + QUIET)).clamp(min=LEAST)
+        cleaned = ((power - OVER * noise) / (power + QUIET)).clamp(min=0)
         cleaned = cleaned * (left / HEARD).clamp(max=1).sqrt()
+        cleaned = torch.maximum(cleaned, left.sqrt().clamp(max=LEAST))
         return torch.lerp(left.sqrt(), cleaned, told / (told + DOUBT))
 
     def _left(self, first: int, last: int) -> Tensor:
