@@ -97,6 +97,7 @@ def test_the_figures_are_those_of_evaluate(tmp_path: Path) -> None:
     scores = sorted(row.scores["si_sdr"] for row in expected.rows)
     assert f"ours {expected.mean['si_sdr']:.2f} {scores[1]:.2f}" in text
     assert f"{expected.mean['mr_stft']:.3f}" in text
+    assert "3 recordings, " in text
     assert "1 of 3 are shown; the figures are of all" in text
     assert "PESQ-WB and ESTOI left out" in text
     assert "ours is ahead" in text

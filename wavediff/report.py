@@ -105,13 +105,14 @@ def build(request: Request, progress: Progress | None = None) -> Report:
     evaluations = {label: Evaluation(metrics, tuple(of)) for label, of in rows.items()}
     evaluations |= {name: read_figures(path) for name, path in request.figures.items()}
     missing = tuple(key for key in METRICS if key not in metrics) if rows else ()
+    scored = max(rows.values(), key=len, default=[])
     html = template.render(
         title=request.title or "How they sound",
-        summary=_summary(recordings, evaluations),
+        summary=_summary(scored, evaluations),
         table=_table(evaluations),
         recordings=recordings,
         data={"recordings": [_data(recording) for recording in recordings]},
-        total=max((len(of) for of in rows.values()), default=0),
+        total=len(scored),
         left_out=left_out,
         missing=[METRICS[key].name for key in missing],
         walked=request.walked,
@@ -273,13 +274,13 @@ def _table(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows, "count": counts.pop() if len(counts) == 1 else None}
 
 
-def _summary(recordings: Sequence[Recording], evaluations: Mapping[str, Evaluation]) -> str:
+def _summary(scored: Sequence[Row], evaluations: Mapping[str, Evaluation]) -> str:
     """What the page is about, in one line."""
-    seconds = sum(recording.seconds for recording in recordings)
+    seconds = sum(row.seconds for row in scored)
     systems = [label for label in evaluations if label != NOISY]
     parts = [_count(len(systems), "system")]
-    if recordings:
-        parts = [_count(len(recordings), "recording"), f"{seconds:.0f} s", *parts]
+    if scored:
+        parts = [_count(len(scored), "recording"), f"{seconds:.0f} s", *parts]
     line = ", ".join(parts) + "."
     shared = [key for key in METRICS if all(key in each.metrics for each in evaluations.values())]
     means = {label: each.mean[shared[0]] for label, each in evaluations.items() if shared}
