@@ -299,7 +299,7 @@ def _heard(tab: browser.Browser, number: int) -> None:
     """Wait until of all sounds only that one has a gain."""
     tab.wait(
         "player.voices.length > 0 && player.voices.every("
-        f"({{gain}}, n) => gain.gain.value === (n === {number} ? 1 : 0))"
+        f"({{gain}}, n) => Math.abs(gain.gain.value - (n === {number} ? loudness(n) : 0)) < 1e-6)"
     )
 
 
@@ -309,6 +309,7 @@ def _plays_and_switches(tab: browser.Browser) -> None:
     tab.wait("player.playing && position() > 0")
     assert tab.run("context.state") == "running"
     _heard(tab, 0)
+    assert tab.run("loudness(0)") == 1  # as it is
     tab.press("2")
     _heard(tab, 1)
     assert tab.run("document.querySelector('[data-sound=\"1\"] button').ariaPressed") == "true"
@@ -351,6 +352,10 @@ def _keeps_score(tab: browser.Browser) -> None:
         tab.press("x")
         x = tab.run("blind.x")
         _heard(tab, x)
+        gains = tab.run("[blind.a, blind.b].map(loudness)")
+        levels = tab.run("[blind.a, blind.b].map((n) => player.voices[n].level)")
+        assert max(gains) == 1
+        assert gains[0] * levels[0] == pytest.approx(gains[1] * levels[1])
         assert tab.run("document.querySelectorAll('[data-on]').length") == 0  # X stays hidden
         right = number != 2
         tab.press("1" if (x == tab.run("blind.a")) == right else "2")
