@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import wavediff
+from wavediff import degrade
 from wavediff.audio import read
 from wavediff.data import find
 from wavediff.resample import resample
@@ -39,8 +40,9 @@ def main() -> None:
     voices = [voice for path in find([given.voices]) if wide(voice := mono(path))]
     found: dict[int, list[tuple[float, float]]] = {snr: [] for snr in SNRS}
     for number, voice in enumerate(voices):
-        hiss = number % 4 == 0
-        noise = hissing(rng, len(voice)) if hiss else noises[5 * number % len(noises)]
+        noise = noises[5 * number % len(noises)]
+        if number % 4 == 0:
+            noise = degrade.coloured_noise(rng, len(voice))
         noise = np.resize(noise, len(voice))
         snr = SNRS[number % len(SNRS)]
         scale = np.sqrt(np.square(voice).mean() / (np.square(noise).mean() + 1e-12))
@@ -74,13 +76,6 @@ def above(sound: np.ndarray, frequency: float) -> np.ndarray:
     spectrum = np.fft.rfft(sound)
     spectrum[: int(frequency / RATE * len(sound))] = 0
     return np.fft.irfft(spectrum, len(sound))
-
-
-def hissing(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Noise whose power falls by 0, 3 or 6 dB an octave."""
-    white = np.fft.rfft(rng.standard_normal(samples))
-    frequency = np.fft.rfftfreq(samples).clip(1e-3)
-    return np.fft.irfft(white * frequency ** -rng.choice((0.0, 0.5, 1.0)), samples)
 
 
 def ratio(clean: np.ndarray, sound: np.ndarray) -> float:

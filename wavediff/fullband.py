@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavediff.audio import Source
+from wavediff.audio import Remembered, Source
 from wavediff.resample import resampled
 from wavediff.transform import Transform
 
@@ -44,7 +44,7 @@ class FullBand:
         self.rate, self.channels, self.samples = source.rate, source.channels, source.samples
         self._source, self._observed, self._denoised, self._dry = source, observed, denoised, dry
         self._wet = resampled(denoised, source.rate)
-        self._band = resampled(observed, source.rate)
+        self._band = Remembered(resampled(observed, source.rate), 4 * NEAR)
         window = 2 ** max(2, round(math.log2(FRAME * source.rate)))
         self._frames = Transform(window, window // 2)
         self._near = max(1, round(NEAR * source.rate / self._frames.hop))  # frames

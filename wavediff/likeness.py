@@ -245,14 +245,15 @@ def _heard(
     first = judges[0]
     sounds = load_labelled(folders, first.config.rate, flat=True)
     given = [sounds.sound(n) for n in range(len(sounds))]
-    judged = [one.judge(given, first.config.rate) for one in judges]
+    mels = log_mels(given, first.config)
+    judged = [first.judge_mels(mels)]
+    judged += [one.judge(given, first.config.rate) for one in judges[1:]]
     features = torch.cat([features for features, _ in judged], 1)
     probabilities = torch.stack([probabilities for _, probabilities in judged]).mean(0)
     accuracy = math.nan
     if sounds.labels != ("",):
         right = probabilities.argmax(1).numpy() == places(sounds, first.labels)
         accuracy = float(right.mean())
-    mels = log_mels(given, first.config)
     return _Heard(name, mels, moments(features), probabilities, accuracy, sounds.clips.skipped)
 
 
