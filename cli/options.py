@@ -54,7 +54,9 @@ Steps = Annotated[
 Spins = Annotated[
     int,
     typer.Option(
-        "--spins", metavar="N", help="Grids of frames to average over, each as long as the first."
+        "--spins",
+        metavar="N",
+        help="Hearings to average over, each at other frames and another speed.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Decides all random numbers.")]

@@ -66,32 +66,6 @@ def upper(audio: Tensor, rate: int) -> Tensor:
     return torch.fft.irfft(spectrum, audio.shape[1])
 
 
-def test_hiss_goes_while_a_voice_sounds_and_the_voice_stays() -> None:
-    """Hiss lasts, a voice with sibilants up to the top comes and goes; the model keeps it alone."""
-    rate, seconds = 48_000, 4
-    generator = torch.Generator().manual_seed(1)
-    hiss, voice = 0.1 * torch.randn(2, 1, seconds * rate, generator=generator)
-    comes = (torch.arange(seconds * rate) // (rate // 4) % 2).float()  # a quarter of a second
-    low = torch.fft.rfft(voice)
-    low[:, 10_000 * seconds : 14_000 * seconds] = 0  # where the hiss is alone
-    voice = 5 * comes * torch.fft.irfft(low, seconds * rate)
-    source = ArraySource(voice + hiss, rate)
-    observed, kept = resampled(source, MODEL), resampled(ArraySource(voice, rate), MODEL)
-    denoised = ArraySource(kept.read(0, kept.samples), MODEL)
-    out = FullBand(source, observed, denoised, 0.0).read(0, source.samples)
-
-    def level(audio: Tensor, low: int, high: int, when: Tensor) -> float:
-        spectrum = torch.fft.rfft(audio * when)
-        power = spectrum[:, low * seconds : high * seconds].abs().square().mean()
-        return 10 * float(power.log10())
-
-    middle = (torch.arange(seconds * rate) % (rate // 4) - rate // 8).abs() < rate // 16
-    sounds, pauses = comes * middle, (1 - comes) * middle
-    assert level(out, 10_500, 13_500, sounds) < level(hiss, 10_500, 13_500, sounds) - 10
-    assert level(out, 9000, 23_000, pauses) < level(hiss, 9000, 23_000, pauses) - 20
-    assert abs(level(out, 15_000, 23_000, sounds) - level(voice, 15_000, 23_000, sounds)) < 0.5
-
-
 def test_the_band_above_is_never_raised() -> None:
     rate, audio = 48_000, sound(20_000, 1)
     loud = fullband(audio, rate, 3.0).read(0, 20_000)

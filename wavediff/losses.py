@@ -15,6 +15,8 @@ from wavediff.transform import Transform
 FLOOR = 1e-4  # of a magnitude, below which differences are inaudible at the training level
 STRIDE = 6  # frames between the segments whose intelligibility counts
 QUIET = 40.0  # dB below the training level, beyond which silence earns no more
+UPPER_LIMIT = 40.0  # dB beyond which the ratio above a denoiser's band earns no more
+UPPER_FLOOR = 1e-3  # power of a band above it that counts as none
 BAND_DB = -65.0  # of the strongest frequency, below which there is nothing
 
 Window = Annotated[int, Field(gt=0, multiple_of=2)]
@@ -136,7 +138,7 @@ def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig, rate: in
     cannot be known, it asks for less sound. Frequencies above the band that a
     clean sound really has do not count: a recording that ends at 8 kHz says nothing above.
     """
-    band = _band(clean)
+    band = heard_band(clean)
     total = torch.zeros_like(band)
     for window in config.windows:
         transform = Transform(window, window // 4, 1.0)
@@ -161,6 +163,23 @@ def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig, rate: in
     return total + _disturbance(guess, clean, rate, config.quality)
 
 
+def upper_loss(kept: Tensor, clean: Tensor, heard: Tensor, magnitude: float, snr: float) -> Tensor:
+    """The loss of each item above a denoiser's band, (batch,): magnitudes, and the ratio.
+
+    Complex (batch, frames, bins) of what is kept of a noisy sound, and of the clean one; where
+    `heard` (batch, 1, bins) is 0 the clean sound has no band, and nothing counts. `magnitude` and
+    `snr` are the weights of compressed magnitudes and of the ratio, per dB.
+    """
+    made, true = ((part.abs() + FLOOR) ** 0.3 for part in (kept, clean))
+    counted = (heard.sum((1, 2)) * kept.shape[1]).clamp(min=1)
+    different = (heard * (made - true).square()).sum((1, 2)) / counted
+    power, error = (
+        (heard * part.abs().square()).sum((1, 2)) + UPPER_FLOOR for part in (clean, kept - clean)
+    )
+    ratio = 10 * torch.log10(power / (error + 10 ** (-UPPER_LIMIT / 10) * power))
+    return magnitude * different - snr * ratio
+
+
 def _disturbance(guess: Tensor, clean: Tensor, rate: int, weight: float) -> Tensor:
     """What the opinion lost adds to the loss of each item, (batch,)."""
     if not weight:
@@ -170,9 +189,11 @@ def _disturbance(guess: Tensor, clean: Tensor, rate: int, weight: float) -> Tens
 
 
 @torch.no_grad()
-def _band(clean: Tensor) -> Tensor:
-    """(batch,): up to which share of half the rate a sound has anything."""
-    power = Transform(512, 256).analyse(clean).abs().square().mean(1)
-    loud = power > 10 ** (BAND_DB / 10) * power.amax(1, keepdim=True)
+def heard_band(clean: Tensor, least: float = BAND_DB) -> Tensor:
+    """(batch,): up to which share of half the rate a sound has anything, of frequencies that are
+    `least` dB from the strongest."""
+    # Not at the ends: where a crop is cut out of a sound, there is some of every frequency.
+    power = Transform(512, 256).analyse(clean)[:, 2:-2].abs().square().mean(1)
+    loud = power > 10 ** (least / 10) * power.amax(1, keepdim=True)
     top = (loud * torch.arange(power.shape[1], device=power.device)).amax(1) / (power.shape[1] - 1)
     return torch.where(top > 0.9, torch.ones_like(top), top)

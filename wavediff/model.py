@@ -1,7 +1,7 @@
 """The Python face: a trained model by name or file, and what it can do."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from wavediff.noise import derive_seed
 from wavediff.prepared import number_type
 from wavediff.published_import import read_published
 from wavediff.recipe import DataConfig, Recipe, from_json
-from wavediff.tasks import DenoiseSettings, Published, published_sound, published_vocode
+from wavediff.tasks import DenoiseSettings, Published, Upper, published_sound, published_vocode
+from wavediff.upper import UpperNet
 from wavediff.vocoding import (
     ArrayMels,
     Mels,
@@ -40,6 +41,9 @@ LOUDEST = 0.99  # of a one-shot, of full scale
 # Thirty layers in bf16 are further from what was published than one can promise to all.
 PUBLISHED_TYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
 PUBLISHED_MEL = "lmnt"  # the preset of all published conditional models
+ABOVE = "denoise-48k"  # what cleans the band above a denoiser of the rate BELOW
+BELOW = 16_000
+PARTNERS = {"generate": "renderer", "upper": "below"}  # what they are called in a model's file
 
 
 def names() -> list[str]:
@@ -92,6 +96,7 @@ class Model:
     device: torch.device
     renderer: "Model | None" = None  # of a generator: the vocoder that makes sound of its mels
     precision: str = "fp32"  # of `PRECISIONS`, in which its network works
+    upper: UpperNet | None = None  # of a denoiser: what cleans the band above its own
 
     @cached_property
     def fast(self) -> Denoiser:
@@ -125,7 +130,14 @@ class Model:
     def denoise_source(self, source: Source, settings: DenoiseSettings) -> Source:
         """The same for a sound of any length, computed as the result is read, in rising order."""
         self._must("denoise")
-        return tasks.denoise(source, self.fast, self.recipe.rate, settings, self.device)
+        upper = self.above(source.rate)
+        return tasks.denoise(source, self.fast, self.recipe.rate, settings, self.device, upper)
+
+    def above(self, rate: int) -> UpperNet | None:
+        """What cleans the band above the model's in a recording at `rate` Hz; None for nothing."""
+        if rate <= self.rate:
+            return None
+        return _upper() if self.upper is None and self.rate == BELOW else self.upper
 
     def vocode(
         self, mel: Tensor | np.ndarray, settings: VocodeSettings | None = None
@@ -269,7 +281,8 @@ def from_checkpoint(
 ) -> Model:
     """A model to use from a checkpoint, a generator `alone` without its renderer.
 
-    Raises CheckpointError when its weights do not fit, TaskError for an unknown precision.
+    What is learned for the band above a denoiser comes as that denoiser with it. Raises
+    CheckpointError when its weights do not fit, TaskError for an unknown precision.
     """
     number_type(precision, device)
     denoiser = tasks.build(saved.recipe)
@@ -279,24 +292,47 @@ def from_checkpoint(
         raise CheckpointError(
             f"the weights of {name} do not fit its own recipe", "the file is damaged"
         ) from None
-    denoiser = denoiser.to(device).eval().requires_grad_(False)
-    renderer = None if alone else _renderer(saved, name, device, precision)
+    denoiser.eval().requires_grad_(False)
+    if isinstance(denoiser, Upper):
+        below = partner(saved, name, device, precision)
+        return replace(below, name=name, state=saved.state, upper=denoiser.network)
+    denoiser = denoiser.to(device)
+    if alone or not saved.recipe.partner:
+        renderer = None
+    else:
+        renderer = partner(saved, name, device, precision)
     return Model(name, saved.recipe, saved.state, denoiser, device, renderer, precision)
 
 
-def _renderer(saved: Checkpoint, name: str, device: torch.device, precision: str) -> Model | None:
-    """The vocoder of a generator: out of the same file, else the model that its recipe names."""
-    wanted = saved.recipe.generate.renderer
-    if saved.recipe.task != "generate" or not wanted:
-        return None
-    if tensors := saved.part("renderer"):
-        recipe = from_json(str(saved.state.get("renderer", "")), name)
+@cache
+def _upper() -> UpperNet:
+    """The network of the package for the band above."""
+    saved = checkpoints.load(locate(ABOVE))
+    network = UpperNet(saved.recipe.upper)
+    network.load_state_dict(saved.weights())
+    return network.eval().requires_grad_(False)
+
+
+def partner(saved: Checkpoint, name: str, device: torch.device, precision: str = "fp32") -> Model:
+    """What a model works with: out of the same file, else the model that its recipe names.
+
+    Raises CheckpointError for what it cannot work with.
+    """
+    wanted, part = saved.recipe.partner, PARTNERS[saved.recipe.task]
+    if tensors := saved.part(part):
+        recipe = from_json(str(saved.state.get(part, "")), name)
         network = {f"network.{key}": tensor for key, tensor in tensors.items()}
         found = from_checkpoint(
             Checkpoint(recipe, network, {}), wanted, device, precision=precision
         )
     else:
         found = load(wanted, device, precision)
+    denoises = found.recipe.task == "denoise" and found.rate < saved.recipe.rate
+    if part == "below" and not denoises:
+        raise CheckpointError(
+            f"{wanted} is no denoiser below the rate of {name}",
+            f"upper.below has to be a denoiser of less than {saved.recipe.rate} Hz",
+        )
     if found.recipe.preset != saved.recipe.preset:
         raise CheckpointError(
             f"the renderer {wanted} does not take the mels of {name}",
@@ -308,15 +344,15 @@ def _renderer(saved: Checkpoint, name: str, device: torch.device, precision: str
 def export(saved: Checkpoint, state: dict[str, Any]) -> Checkpoint:
     """What a finished training ships: the averaged weights as float16, and facts about it.
 
-    A generator's renderer goes with it, unless it comes with the package itself.
+    The model that it works with goes with it, unless that comes with the package itself.
     """
     weights = {f"network.{key}": tensor for key, tensor in _compact(saved).items()}
     facts = {k: v for k, v in saved.state.items() if k in ("step", "seconds")}
-    wanted = saved.recipe.generate.renderer
-    if saved.recipe.task == "generate" and wanted and wanted not in names():
-        renderer = checkpoints.load(locate(wanted))
-        weights |= {f"renderer.{key}": tensor for key, tensor in _compact(renderer).items()}
-        facts["renderer"] = renderer.recipe.model_copy(update={"data": DataConfig()}).to_json()
+    wanted = saved.recipe.partner
+    if wanted and wanted not in names():
+        other, part = checkpoints.load(locate(wanted)), PARTNERS[saved.recipe.task]
+        weights |= {f"{part}.{key}": tensor for key, tensor in _compact(other).items()}
+        facts[part] = other.recipe.model_copy(update={"data": DataConfig()}).to_json()
     recipe = saved.recipe.model_copy(update={"data": DataConfig()})  # folders are a private matter
     halves = {key: tensor.to(torch.float16) for key, tensor in weights.items()}
     return Checkpoint(recipe, halves, {**facts, **state})

@@ -8,20 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wavediff.checkpoint import Checkpoint
 from wavediff.denoiser import Denoiser
+from wavediff.fullband import HIGH, LOW, Bands
 from wavediff.level import LEVEL
-from wavediff.losses import denoise_loss, spectral_loss
+from wavediff.losses import denoise_loss, heard_band, spectral_loss, upper_loss
 from wavediff.mel import MelPreset, mel
+from wavediff.model import Model, partner
 from wavediff.noise import spectral_tilt
 from wavediff.path import Diffusion, Path
 from wavediff.prior import PriorNet
 from wavediff.published import PublishedNet, training_loss
 from wavediff.recipe import Recipe
+from wavediff.resample import resample
 from wavediff.samplers import SAMPLERS, zero_draw
-from wavediff.tasks import Published
+from wavediff.tasks import Trained
+from wavediff.upper import UpperNet
 from wavediff.vocoding import framed, lead, phased, start_magnitudes, transform_of
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FAINT = -78.0  # dB of the strongest frequency, which voices have above 12 kHz, 16 bits do not
+SILENCE = 1e-9  # power below which a clean sound is none
+NARROWER = (22_050, 24_000, 32_000, 44_100)  # Hz, rates of recordings that a network above learns
 SILENT_SPREAD = 0.1  # of a band in a mel, in which there is nothing to hear
 Batch = tuple[Tensor, ...]  # of a task: each (batch, …)
 
@@ -48,7 +56,7 @@ class Draw:
 class Objective(nn.Module, abc.ABC):
     """A denoiser and how its task trains it. Called, it answers with each item's loss, (batch,)."""
 
-    def __init__(self, recipe: Recipe, denoiser: Denoiser | Published) -> None:
+    def __init__(self, recipe: Recipe, denoiser: Trained) -> None:
         super().__init__()
         self.recipe, self.denoiser = recipe, denoiser
 
@@ -104,7 +112,7 @@ class DenoiseObjective(Objective):
         (noisy,) = super().example(items)
         return noisy, noisy / 2
 
-    def __init__(self, recipe: Recipe, denoiser: Denoiser | Published) -> None:
+    def __init__(self, recipe: Recipe, denoiser: Trained) -> None:
         super().__init__(recipe, denoiser)
         self.register_buffer("kernel", spectral_tilt(recipe.rate), persistent=False)
 
@@ -128,6 +136,59 @@ class DenoiseObjective(Objective):
             x = self.path.corrupt(clean, noisy, draw.t, noise)
         guess = self.guess(x, noisy, draw.t)
         return denoise_loss(guess, clean, self.recipe.loss, self.recipe.rate)
+
+
+class UpperObjective(Objective):
+    """Batches of (noisy, clean), each (batch, samples), above the band of another denoiser."""
+
+    def __init__(self, recipe: Recipe, denoiser: Trained) -> None:
+        super().__init__(recipe, denoiser)
+        self._below: Model | None = None
+
+    def example(self, items: int) -> Batch:
+        (noisy,) = super().example(items)
+        return noisy, noisy / 2
+
+    def draw(self, batch: Batch, items: int, generator: torch.Generator) -> Draw:
+        chance = torch.rand(items, generator=generator)
+        return Draw(torch.ones(items), torch.zeros(items, 0), chance)
+
+    def forward(self, batch: Batch, draw: Draw) -> Tensor:
+        noisy, clean = batch
+        rate, settings, network = self.recipe.rate, self.recipe.upper, self.denoiser.network
+        assert isinstance(network, UpperNet)
+        with torch.no_grad():
+            below = self._denoiser(noisy.device)
+            band = below.rate / 2
+            high, low = Bands(rate, band, HIGH), Bands(below.rate, band, LOW)
+            bins = torch.linspace(0, rate / 2, high.transform.bins, device=noisy.device)
+            observed = resample(noisy, rate, below.rate)
+            denoised = below.fast(observed, observed, torch.ones_like(observed[:, 0])).clone()
+            before, after = (low.power(low.whole(sound)) for sound in (observed, denoised))
+            there = (bins >= band) & (bins <= self._top(draw.chance)[:, None, None])
+            noisy_spectra, clean_spectra = (there * high.whole(sound) for sound in batch)
+            silent = clean.square().mean(-1) < SILENCE
+            edge = torch.where(silent, 1.0, heard_band(clean, FAINT)) * rate / 2
+            heard = there & (bins <= edge[:, None, None])
+        frames = min(before.shape[1], noisy_spectra.shape[1])  # of odd rates one has a frame more
+        told = high.power(noisy_spectra), before, after
+        gains = network(*(power[:, :frames] for power in told))[..., high.band_of]
+        kept = gains * noisy_spectra[:, :frames]
+        weights = settings.magnitude, settings.snr
+        return upper_loss(kept, clean_spectra[:, :frames], heard.float(), *weights)
+
+    def _top(self, chance: Tensor) -> Tensor:
+        """Up to which frequency each item is recorded, (batch,), Hz: half of them narrower."""
+        rate = self.recipe.rate
+        tops = [*NARROWER, *(rate for _ in NARROWER)]
+        return torch.tensor(tops, device=chance.device)[(chance * len(tops)).long()] / 2
+
+    def _denoiser(self, device: torch.device) -> Model:
+        """The model of the band below."""
+        if self._below is None:
+            here = Checkpoint(self.recipe, {}, {})
+            self._below = partner(here, "this training", device)
+        return self._below
 
 
 class VocodeObjective(Objective):
@@ -216,8 +277,9 @@ class PublishedObjective(Objective):
             return training_loss(network, clean, known, step, draw.noise)
 
 
-OBJECTIVES: dict[str, Callable[[Recipe, Denoiser | Published], Objective]] = {
+OBJECTIVES: dict[str, Callable[[Recipe, Trained], Objective]] = {
     "denoise": DenoiseObjective,
+    "upper": UpperObjective,
     "vocode": VocodeObjective,
     "generate": PriorObjective,
     "diffwave": PublishedObjective,

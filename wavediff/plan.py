@@ -14,7 +14,10 @@ from wavediff.model import locate
 from wavediff.recipe import Recipe
 
 # Of a model that training begins from; the labels are those of the data.
-INHERITED = ("task", "rate", "mel", "network", "path", "loss", "vocode", "spectral", "generate")
+INHERITED = (
+    *("task", "rate", "mel", "network", "path", "loss"),
+    *("upper", "vocode", "spectral", "generate"),
+)
 TUNING_RATE = 3e-4  # learning rate then: a third of the usual, so that little is forgotten
 
 

@@ -26,6 +26,7 @@ from wavediff.mixtures import MixtureConfig
 from wavediff.network import NetworkConfig
 from wavediff.prior import PriorConfig
 from wavediff.published import HOP, PublishedConfig
+from wavediff.upper import UpperConfig
 from wavediff.vocoding import VocodeConfig
 
 ALL_SETTINGS = "wavediff train --dry-run shows all settings"
@@ -121,9 +122,10 @@ class TrainingConfig(_Settings):
     save_every: int = Field(500, gt=0, description="steps between checkpoints")
 
 
-Task = Literal["denoise", "vocode", "generate", "diffwave"]
+Task = Literal["denoise", "upper", "vocode", "generate", "diffwave"]
 SECTIONS: dict[str, tuple[str, ...]] = {
     "denoise": ("network", "path", "loss", "mixture"),
+    "upper": ("upper", "mixture"),
     "vocode": ("network", "vocode", "spectral"),
     "generate": ("prior", "generate"),
     "diffwave": ("diffwave",),
@@ -143,6 +145,7 @@ class Recipe(_Settings):
     path: PathConfig = PathConfig()
     loss: LossConfig = LossConfig()
     mixture: MixtureConfig = MixtureConfig()
+    upper: UpperConfig = UpperConfig()
     vocode: VocodeConfig = VocodeConfig()
     spectral: SpectralConfig = SpectralConfig()
     generate: GenerateConfig = GenerateConfig()
@@ -165,7 +168,7 @@ class Recipe(_Settings):
         if has_network and round(self.training.crop * self.rate) < self.network.window:
             raise ValueError("training.crop is shorter than network.window")
         sides = (self.data.validation_noisy is None, self.data.validation_clean is None)
-        if self.task == "denoise" and sides[0] != sides[1]:
+        if self.command == "denoise" and sides[0] != sides[1]:
             raise ValueError("pairs have two sides, data.validation_noisy and .validation_clean")
         preset = self.preset
         if self.task == "diffwave" and self.diffwave.bands != (preset.bands if preset else 0):
@@ -192,7 +195,13 @@ class Recipe(_Settings):
         """What its models are used for: denoise, vocode or generate."""
         if self.task == "diffwave":
             return "vocode" if self.mel else "generate"
-        return self.task
+        return "denoise" if self.task == "upper" else self.task
+
+    @property
+    def partner(self) -> str:
+        """The model that its models work with: what renders mels, or what denoises below."""
+        partners = {"generate": self.generate.renderer, "upper": self.upper.below}
+        return partners.get(self.task, "")
 
     def sections(self) -> dict[str, BaseModel]:
         """The sections that mean something to this task."""

@@ -7,7 +7,7 @@ import torch
 from wavediff.audio import Remembered, Source
 from wavediff.denoiser import Denoiser
 from wavediff.errors import TaskError
-from wavediff.fullband import FullBand
+from wavediff.fullband import HOP, FullBand
 from wavediff.generating import GenerateSettings
 from wavediff.level import gain, gated_rms
 from wavediff.mel import MelPreset
@@ -23,10 +23,11 @@ from wavediff.render import BLOCK_SECONDS, Rendered, Request
 from wavediff.resample import resampled
 from wavediff.samplers import DIFFUSION_ONLY, SAMPLERS, Walk
 from wavediff.spin import Spun
+from wavediff.upper import UpperGains, UpperNet
 from wavediff.vocoding import Mels, Refinement, VocodeSettings
 
 AHEAD = 10.0  # seconds, by which readers of a recording are apart, beside a block
-MOST_SPINS = 16  # more grids of frames are hardly other ones
+MOST_SPINS = 16  # more hearings are hardly other ones
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class DenoiseSettings:
     mix: float = 1.0  # share of the denoised sound in the result, 0 to 1
     max_attenuation: float | None = None  # dB; noise is never taken down further
     block_seconds: float = BLOCK_SECONDS
-    spins: int = 2  # grids of frames whose results are averaged
+    spins: int = 2  # hearings, at other frames and speeds, whose results are averaged
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -77,6 +78,20 @@ class DenoiseSettings:
         return max(1 - self.mix, floor)
 
 
+class Upper(torch.nn.Module):
+    """The network above another denoiser's band, where a denoiser of ours would be."""
+
+    def __init__(self, network: UpperNet, rate: int) -> None:
+        super().__init__()
+        self.network = network
+        self.rate = rate  # Hz
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples to either side that a gain can depend on."""
+        return round((self.network.reach + 1) * HOP * self.rate)
+
+
 class Published(torch.nn.Module):
     """The published network where a denoiser of ours would be: it walks a way of its own."""
 
@@ -95,9 +110,14 @@ class Published(torch.nn.Module):
         return self.network.receptive_field
 
 
-def build(recipe: Recipe) -> Denoiser | Published:
+Trained = Denoiser | Published | Upper
+
+
+def build(recipe: Recipe) -> Trained:
     """What a recipe trains, untrained."""
     preset = recipe.preset
+    if recipe.task == "upper":
+        return Upper(UpperNet(recipe.upper), recipe.rate)
     if recipe.task == "diffwave":
         return Published(PublishedNet(recipe.diffwave))
     if recipe.task == "vocode" and preset is not None:
@@ -116,10 +136,12 @@ def denoise(
     rate: int,
     settings: DenoiseSettings,
     device: torch.device,
+    upper: UpperNet | None = None,
 ) -> Source:
     """The recording without its noise: the same rate, channels, length and level.
 
-    `rate` is the model's. The result is computed as it is read, in increasing order.
+    `rate` is the model's; what the recording has above that is cleaned by the network `upper`, or
+    follows the band below. The result is computed as it is read, in increasing order.
     """
     observed = resampled(source, rate)
     if observed is not source:  # it has several readers, and is made once for all of them
@@ -133,7 +155,8 @@ def denoise(
         settings.spins,
         lambda shifted: Rendered(shifted, denoiser, level, request, device),
     )
-    return FullBand(source, observed, denoised, settings.dry)
+    gains = None if upper is None else UpperGains(upper, level)
+    return FullBand(source, observed, denoised, settings.dry, gains)
 
 
 def published_vocode(

@@ -25,6 +25,7 @@ from wavediff.model import Model
 from wavediff.resample import resample, resampled
 from wavediff.tasks import DenoiseSettings
 from wavediff.transform import Transform
+from wavediff.upper import UpperGains
 from wavediff.vocoding import Mels, VocodeSettings, lead, resynthesised, rms
 
 LONGEST = 60.0  # seconds; all states and guesses are held in memory
@@ -75,9 +76,11 @@ def trace_denoise(model: Model, source: Source, settings: DenoiseSettings) -> Tr
         one_block = replace(settings, block_seconds=LONGEST + 1, spins=1)
         model.denoise_source(source, one_block).read(0, source.samples)
     level = gain(gated_rms(observed))
+    upper = model.above(source.rate)
+    gains = None if upper is None else UpperGains(upper, level)
 
     def finished(guess: Tensor) -> Source:
-        return FullBand(source, observed, ArraySource(guess, model.rate), settings.dry)
+        return FullBand(source, observed, ArraySource(guess, model.rate), settings.dry, gains)
 
     steps = _steps(calls, source.channels, lambda sound: sound / level)
     sounds = tuple(finished(step.guess) for step in steps)

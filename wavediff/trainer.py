@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from wavediff.checkpoint import Checkpoint
-from wavediff.denoiser import Denoiser
 from wavediff.errors import CheckpointError, TrainingError
 from wavediff.noise import derive_seed
 from wavediff.objective import OBJECTIVES, Batch, Objective
 from wavediff.optimizers import Optimizers
 from wavediff.recipe import Recipe
-from wavediff.tasks import Published, build
+from wavediff.tasks import Trained, build
 
 BUCKETS = 4  # parts of the path for which the loss is told apart
 LABELS = "label.weight"  # the tensor that a model may lack from which a training begins
@@ -42,7 +41,7 @@ class Trainer:
 
     recipe: Recipe
     device: torch.device
-    denoiser: Denoiser | Published = field(init=False)
+    denoiser: Trained = field(init=False)
     objective: Objective = field(init=False)
     average: dict[str, Tensor] = field(init=False)
     optimizers: Optimizers = field(init=False)

@@ -162,7 +162,7 @@ class _Run:
             model = from_checkpoint(
                 self.trainer.snapshot({}), str(self.folder), self.trainer.device, alone=True
             )
-            event = replace(event, validation=validate(model, self.pairs))
+            event = replace(event, validation=validate(model, self.pairs, self.trainer.recipe.rate))
         if event.step % settings.save_every == 0 or last:
             event = replace(event, saved=self.save())
         if self.log is not None:
@@ -240,7 +240,8 @@ def _lasting(recipe: Recipe) -> dict[str, Any]:
     path = (recipe.path.kind, recipe.path.scale, recipe.path.growth)
     fixed = {"task": recipe.task, "rate": recipe.rate, "path": path, "mel": recipe.mel}
     fixed |= {"length": recipe.generate.frames, "optimizer": recipe.training.optimizer}
-    return fixed | {name: getattr(recipe, name) for name in ("network", "prior", "diffwave")}
+    sizes = ("network", "upper", "prior", "diffwave")
+    return fixed | {name: getattr(recipe, name) for name in sizes}
 
 
 @contextlib.contextmanager

@@ -66,10 +66,12 @@ def examples(recipe: Recipe, prepared: Batches) -> Examples:
     return found
 
 
-def validate(model: Model, given: Examples) -> Validation:
-    """What the model makes of the examples, compared. Examples for which a figure is not defined,
-    such as those without speech, do not count."""
-    task, rate = model.recipe.task, model.recipe.rate
+def validate(model: Model, given: Examples, rate: int | None = None) -> Validation:
+    """What the model makes of the examples at `rate` Hz, its own where none is given, compared.
+
+    Examples for which a figure is not defined, such as those without speech, do not count.
+    """
+    task, rate = model.recipe.task, rate or model.rate
     if task == "generate":
         return Validation({}, rate, {"generated": _sketch(model)})
     keys = [key for key in SCORES[task] if key in available()]
