@@ -332,7 +332,7 @@ def latency(bench: Bench) -> Figures:
         yield {"what": "network, fused, CUDA graph", "seconds": bench.timed(lambda: twin(*given))}
         plain = denoiser.network.blocks
         _, layers = next(fused_ways(list(plain), bench))
-        denoiser.network.blocks = torch.nn.ModuleList([layers])
+        denoiser.network.blocks = layers
         seconds = bench.timed(lambda: denoiser(*given))
         denoiser.network.blocks = plain
         yield {"what": "network, fused, no graph", "seconds": seconds}

@@ -55,7 +55,7 @@ def compare() -> dict[str, float]:
         parameter.copy_(0.3 * noise(*parameter.shape, seed=seed))
     given = noise(2, 300), noise(2, 300, seed=1), torch.tensor([1.0, 0.3])
     plain = net(*given)
-    net.blocks = torch.nn.ModuleList([FusedBlocks(list(net.blocks), torch.float32)])
+    net.blocks = FusedBlocks(list(net.blocks), torch.float32)
     return found | {"network": apart(net(*given), plain)}
 
 

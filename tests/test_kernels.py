@@ -141,7 +141,7 @@ def test_a_gradient_goes_through_the_plain_blocks() -> None:
 
     net, x = tiny(), noise(1, 300).requires_grad_()
     twin = copy.deepcopy(net)
-    twin.blocks = torch.nn.ModuleList([FusedBlocks(list(twin.blocks))])
+    twin.blocks = FusedBlocks(list(twin.blocks))
     gradients = [
         torch.autograd.grad(one(x, noise(1, 300), torch.ones(1)).square().sum(), x)[0]
         for one in (net, twin)

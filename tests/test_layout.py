@@ -22,8 +22,9 @@ HOUSE = {
     "what sound is": "errors audio resample writer transform noise level fullband background",
     "what a mel is": "mel phase melfile melguess",
     "how it is judged": "metrics",
-    "one denoiser, sampled exactly": "network upper packed prepared prior path denoiser samplers "
-    "render spin kernels.mixing kernels.convolution kernels.block kernels.graph kernels.choice",
+    "one denoiser, sampled exactly": "network upper packed prepared stack prior path denoiser "
+    "samplers render spin kernels.mixing kernels.convolution kernels.block kernels.graph "
+    "kernels.choice",
     "around the denoiser": "vocoding generating published published_sound operations",
     "what it learns from": "data degrade mixtures intelligibility disturbance losses "
     "labelled crops",

@@ -66,18 +66,19 @@ def compressed_spectral(
     (batch, samples) to two of (batch,). Compression gives quiet parts their due (Ephrat et al.
     2018; Braun and Tashev 2021).
     """
-    ours, ours_scale = _compressed(guess, window, power)
-    theirs, theirs_scale = _compressed(clean, window, power)
-    both = (ours * ours_scale - theirs * theirs_scale).pow(2).sum(-1)
-    # |X|^p is |X| times the same scale.
-    magnitude = (_norm(ours) * ours_scale - _norm(theirs) * theirs_scale)[..., 0].pow(2)
-    return magnitude.mean((1, 2)), both.mean((1, 2))
+    (ours, our_norm), (theirs, their_norm) = (
+        _compressed(sound, window, power) for sound in (guess, clean)
+    )
+    both = (ours - theirs).pow(2).sum(-1)
+    return (our_norm - their_norm).pow(2).mean((1, 2)), both.mean((1, 2))
 
 
 def _compressed(sound: Tensor, window: int, power: float) -> tuple[Tensor, Tensor]:
-    """The spectrum (batch, frames, bins, 2), and what compresses it (batch, frames, bins, 1)."""
+    """A compressed spectrum (batch, frames, bins, 2), its magnitudes (batch, frames, bins)."""
     spectrum = torch.view_as_real(_transform(window).analyse(sound))
-    return spectrum, (_norm(spectrum).log() * (power - 1)).exp()
+    norm = _norm(spectrum)
+    scale = (norm.log() * (power - 1)).exp()
+    return spectrum * scale, (norm * scale)[..., 0]
 
 
 def _norm(spectrum: Tensor) -> Tensor:

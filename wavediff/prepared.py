@@ -130,15 +130,15 @@ class PreparedBlock:
         channels = block.out.in_features
         self._time, self._norm, self._dilation = block.time, block.norm, block.dilation
         self._scale = block.norm.weight.to(dtype)
-        taps, double = _doubled(block.dilated)
-        self._taps, self._bias = _image(taps.view(-1, 3, channels)).to(dtype), double.to(dtype)
+        taps, double = doubled(block.dilated)
+        self._taps, self._bias = image(taps.view(-1, 3, channels)).to(dtype), double.to(dtype)
         bias: Tensor = block.out.bias
         self._mixes = block.squeeze is not None
         if block.squeeze is not None and block.mix is not None and block.expand is not None:
             more = block.expand.bias  # comes with that of `out`, before the mixing hears of it
             bias, heard = bias + more, block.squeeze.bias - block.squeeze.weight @ more
             self._squeeze = Packed(block.squeeze.weight, heard, dtype)
-            self._mix = Packed(*_doubled(block.mix), dtype)
+            self._mix = Packed(*doubled(block.mix), dtype)
             self._expand = -block.expand.weight.T.to(dtype)
         self._out = Packed(-block.out.weight, bias, dtype)
 
@@ -149,7 +149,7 @@ class PreparedBlock:
         padding, dilation = (0, self._dilation), (1, self._dilation)
         told = []
         for part in h.split(max(1, ROWS // frames)):
-            u = _image(F.layer_norm(part, (channels,), self._scale, shift))
+            u = image(F.layer_norm(part, (channels,), self._scale, shift))
             wide = F.conv2d(u, self._taps, self._bias, padding=padding, dilation=dilation)
             part += self._out(_gated(wide.squeeze(2).transpose(1, 2)))
             if self._mixes:
@@ -160,7 +160,7 @@ class PreparedBlock:
             h.view(-1, channels).addmm_(mixed.transpose(0, 1).flatten(0, 1), self._expand)
 
 
-def _doubled(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+def doubled(linear: nn.Linear) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer before a gate, its second half, the values, doubled."""
     half = linear.out_features // 2
     double = torch.tensor((1.0, 2.0)).repeat_interleave(half)
@@ -173,6 +173,6 @@ def _gated(both: Tensor) -> Tensor:
     return torch.addcmul(gate, gate, value, value=-2)
 
 
-def _image(x: Tensor) -> Tensor:
+def image(x: Tensor) -> Tensor:
     """(batch, frames, channels) as a picture (batch, channels, 1, frames), its channels last."""
     return x.transpose(1, 2).unsqueeze(2)

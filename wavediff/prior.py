@@ -4,7 +4,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from wavediff.network import Block, NetworkConfig, fourier
+from wavediff.network import Blocks, NetworkConfig, fourier
 
 
 class PriorConfig(BaseModel):
@@ -45,7 +45,7 @@ class PriorNet(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(32, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, channels)
         )
-        self.blocks = nn.ModuleList(Block(stack, dilation) for dilation in stack.dilations)
+        self.blocks = Blocks(stack)
         self.norm = nn.LayerNorm(channels, elementwise_affine=False)
         self.leave = nn.Linear(channels, bands)
         nn.init.zeros_(self.leave.weight)
@@ -81,7 +81,5 @@ class PriorNet(nn.Module):
         if self.label is not None and label is not None:
             known = known + self.label(label)
         known = torch.nn.functional.silu(known)
-        h = h[None]
-        for block in self.blocks:
-            h = block(h, known)
+        h = self.blocks(h[None], known)
         return self.leave(self.norm(h[0])).transpose(1, 2)

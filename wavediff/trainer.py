@@ -12,11 +12,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from wavediff import stack
 from wavediff.checkpoint import Checkpoint
 from wavediff.errors import CheckpointError, TrainingError
+from wavediff.network import Blocks
 from wavediff.noise import derive_seed
 from wavediff.objective import OBJECTIVES, Batch, Objective
 from wavediff.optimizers import Optimizers
+from wavediff.packed import ONEDNN
 from wavediff.recipe import Recipe
 from wavediff.tasks import Trained, build
 
@@ -53,6 +56,10 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.denoiser = build(self.recipe).to(self.device)
+        if self.device.type == "cpu" and ONEDNN:
+            for part in self.denoiser.modules():
+                if isinstance(part, Blocks):
+                    part.twin = stack.through
         self.objective = OBJECTIVES[self.recipe.task](self.recipe, self.denoiser).to(self.device)
         self.average = {
             name: p.detach().clone() for name, p in self.denoiser.network.named_parameters()

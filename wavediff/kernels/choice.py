@@ -29,7 +29,7 @@ def fast(network: nn.Module) -> Call | None:
         return None
     twin = copy.deepcopy(network).requires_grad_(False)
     blocks = [block for block in twin.blocks if isinstance(block, Block)]
-    twin.blocks = nn.ModuleList([FusedBlocks(blocks)])
+    twin.add_module("blocks", FusedBlocks(blocks))
     return Graphed(twin)
 
 

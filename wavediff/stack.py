@@ -1,0 +1,199 @@
+"""The residual blocks' fast twin in a training on a processor: `Block` is the plain one.
+
+A few items at a time go through all blocks, there and back, so that what is made in between stays
+in the processor's caches; the dilated convolution needs no copies of its neighbours; tanh is a
+sigmoid, which is several times as fast and all that the way back has to keep of the gate.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavediff.network import Block
+from wavediff.prepared import doubled, image
+
+ROWS = 1 << 13  # frames of a band, of as many items as are worked on together
+
+
+def through(blocks: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
+    """(bands, batch, frames, channels) through all blocks; the embedded time (batch, channels)."""
+    chosen = [cast(Block, block) for block in blocks]
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else h.dtype
+    with torch.autocast("cpu", enabled=False):
+        time = time.float()
+        shifts = torch.stack([block.norm.bias + block.time(time) for block in chosen])
+        weights = [weight for block in chosen for weight in _weights(block)]
+        fixed = Fixed(tuple(block.dilation for block in chosen), chosen[0].norm.eps, dtype)
+        made: Tensor = Through.apply(h, shifts, fixed, *weights)
+    return made
+
+
+class Fixed(NamedTuple):
+    """What has no gradient."""
+
+    dilations: tuple[int, ...]
+    epsilon: float  # of the norms
+    dtype: torch.dtype  # of the products
+
+
+def _weights(block: Block) -> list[Tensor]:
+    """As `Step` names them: the values of gates doubled, their answers' signs turned."""
+    taps, taps_bias = doubled(block.dilated)
+    own = [block.norm.weight, image(taps.view(len(taps), 3, -1)), taps_bias, -block.out.weight]
+    if block.squeeze is None or block.mix is None or block.expand is None:
+        return [*own, block.out.bias]
+    # The bias of `expand` comes with that of `out`, before the mixing hears of it.
+    more = block.expand.bias
+    heard = block.squeeze.bias - block.squeeze.weight @ more
+    mixing = (block.squeeze.weight, heard, *doubled(block.mix), -block.expand.weight)
+    return [*own, block.out.bias + more, *mixing]
+
+
+class Through(torch.autograd.Function):
+    """All blocks, as one operation."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, shifts: Tensor, fixed: Fixed, *weights: Tensor) -> Tensor:
+        """(bands, batch, frames, channels); the shifts of the norms (blocks, batch, channels)."""
+        each = len(weights) // len(shifts)
+        steps = [
+            Step(weights[number * each :][:each], dilation, fixed)
+            for number, dilation in enumerate(fixed.dilations)
+        ]
+        shifts = shifts.to(fixed.dtype)[:, :, None, None]
+        out = torch.empty_like(h, dtype=fixed.dtype)
+        kept = []
+        for items in _groups(h):
+            x = h[:, items].to(fixed.dtype).transpose(0, 1).contiguous()
+            for step, shift in zip(steps, shifts, strict=True):
+                x, made = step(x, shift[items])
+                if any(ctx.needs_input_grad):
+                    kept.append(made)
+            out[:, items] = x.transpose(0, 1)
+        ctx.steps, ctx.kept, ctx.dtypes = steps, kept, (h.dtype, shifts.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """That of the answer to those of h, the shifts, and the weights."""
+        dtype, shape = ctx.dtypes
+        of_h = torch.empty_like(gradient, dtype=dtype)
+        of_shifts = torch.empty(shape)
+        for items in reversed(_groups(gradient)):
+            d = gradient[:, items].transpose(0, 1).contiguous()
+            for step, of_shift in reversed(list(zip(ctx.steps, of_shifts, strict=True))):
+                d, of_shift[items] = step.back(d, ctx.kept.pop())
+            of_h[:, items] = d.transpose(0, 1)
+        return of_h, of_shifts[:, :, 0, 0], None, *(g for step in ctx.steps for g in step.gradients)
+
+
+def _groups(h: Tensor) -> list[slice]:
+    """Items that go together."""
+    bands, batch, frames, _ = h.shape
+    size = max(1, ROWS // (bands * frames))
+    return [slice(first, min(batch, first + size)) for first in range(0, batch, size)]
+
+
+class Kept(NamedTuple):
+    """What the way back needs of a block; (items, bands, frames, channels) or flat rows of it."""
+
+    x: Tensor
+    normed: tuple[Tensor, Tensor, Tensor]  # with the shift; mean, and one over the deviation
+    gate: Tensor
+    middle: Tensor
+    mixing: tuple[Tensor, Tensor, Tensor] | None  # before the mixing, its gate, after it
+
+
+class Step:
+    """A block, and the gradients of its weights, which grow from one group of items to the next."""
+
+    def __init__(self, weights: Sequence[Tensor], dilation: int, fixed: Fixed) -> None:
+        self._weights = [weight.to(fixed.dtype) for weight in weights]
+        self.gradients = [torch.zeros_like(weight) for weight in weights]
+        self._epsilon = fixed.epsilon
+        self._padding, self._dilation = (0, dilation), (1, dilation)
+
+    def __call__(self, x: Tensor, shift: Tensor) -> tuple[Tensor, Kept]:
+        """(items, bands, frames, channels), and (items, 1, 1, channels)."""
+        norm, taps, taps_bias, out, out_bias, *more = self._weights
+        u, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm, None, self._epsilon)
+        u += shift
+        picture = image(u.flatten(0, 1))
+        wide = F.conv2d(picture, taps, taps_bias, padding=self._padding, dilation=self._dilation)
+        gate = _rows(wide).sigmoid_()
+        middle = torch.addmm(out_bias, _gated(gate), out.T).add_(x.flatten(0, 2))
+        if not more:
+            return middle.view_as(x), Kept(x, (u, mean, scale), gate, middle, None)
+        squeeze, told_bias, mix, mix_bias, expand = more
+        told = _by_frame(torch.addmm(told_bias, middle, squeeze.T), x)
+        mixed = torch.addmm(mix_bias, told, mix.T).sigmoid_()
+        answer = _by_band(_gated(mixed), x)
+        kept = Kept(x, (u, mean, scale), gate, middle, (told, mixed, answer))
+        return torch.addmm(middle, answer, expand.T).view_as(x), kept
+
+    def back(self, d: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
+        """The gradient of the answer to that of x, and of the shift, (items, 1, 1, channels)."""
+        norm, taps, _, out, _, *more = self._weights
+        x, (u, mean, scale), gate, middle, mixing = kept
+        rows = d.flatten(0, 2)
+        if mixing is not None:
+            (squeeze, _, mix, _, expand), (told, mixed, answer) = more, mixing
+            self._add(9, rows.T @ answer)
+            of_mixed = _gate_back(_by_frame(rows @ expand, x), mixed)
+            self._add(7, of_mixed.T @ told, of_mixed.sum(0))
+            of_told = _by_band(of_mixed @ mix, x)
+            self._add(5, of_told.T @ middle, of_told.sum(0))
+            rows = torch.addmm(rows, of_told, squeeze)
+        self._add(3, rows.T @ _gated(gate), rows.sum(0))
+        of_wide = _gate_back(rows @ out, gate).view(*x.shape[:3], -1)
+        pictures = image(of_wide.flatten(0, 1)), image(u.flatten(0, 1))
+        fixed = (1, 1), self._padding, self._dilation, False, (0, 0), 1, (True, True, True)
+        of_u, *of_taps = torch.ops.aten.convolution_backward(*pictures, taps, [len(taps)], *fixed)
+        self._add(1, *of_taps)
+        of_u = _rows(of_u).view_as(x)
+        of_x, of_norm, _ = torch.ops.aten.native_layer_norm_backward(
+            of_u, x, x.shape[-1:], mean, scale, norm, None, (True, True, False)
+        )
+        self._add(0, of_norm)
+        return of_x.add_(rows.view_as(x)), of_u.sum((1, 2), keepdim=True)
+
+    def _add(self, first: int, *gradients: Tensor) -> None:
+        """To those of the weights from the number `first` on."""
+        for number, gradient in enumerate(gradients, first):
+            self.gradients[number] += gradient
+
+
+def _rows(picture: Tensor) -> Tensor:
+    """A picture as (items and bands and frames, channels)."""
+    return picture.squeeze(2).transpose(1, 2).flatten(0, 1)
+
+
+def _by_frame(told: Tensor, x: Tensor) -> Tensor:
+    """Rows of `x` (items, bands, frames) to rows of (items, frames), all bands side by side."""
+    return told.view(*x.shape[:3], -1).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _by_band(mixed: Tensor, x: Tensor) -> Tensor:
+    """The way back."""
+    items, bands, frames, _ = x.shape
+    return mixed.view(items, frames, bands, -1).transpose(1, 2).flatten(0, 2)
+
+
+def _gated(both: Tensor) -> Tensor:
+    """The negative of the answer, of sigmoids of gates and of doubled values."""
+    gate, value = both.chunk(2, -1)
+    return torch.addcmul(gate, gate, value, value=-2)
+
+
+def _gate_back(gradient: Tensor, both: Tensor) -> Tensor:
+    """The gradient of that answer to that of gates and of doubled values."""
+    gate, value = both.chunk(2, -1)
+    made = torch.empty_like(both)
+    of_gate, of_value = made.chunk(2, -1)
+    torch.addcmul(gradient, gradient, value, value=-2, out=of_gate)
+    torch.mul(gradient, gate, out=of_value).mul_(-2)
+    of_both: Tensor = torch.ops.aten.sigmoid_backward(made, both)
+    return of_both
