@@ -26,7 +26,8 @@ def through(blocks: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
         time = time.float()
         shifts = torch.stack([block.norm.bias + block.time(time) for block in chosen])
         weights = [weight for block in chosen for weight in _weights(block)]
-        fixed = Fixed(tuple(block.dilation for block in chosen), chosen[0].norm.eps, dtype)
+        dilations = tuple(block.dilation for block in chosen)
+        fixed = Fixed(dilations, chosen[0].norm.eps, dtype, torch.is_grad_enabled())
         made: Tensor = Through.apply(h, shifts, fixed, *weights)
     return made
 
@@ -37,6 +38,7 @@ class Fixed(NamedTuple):
     dilations: tuple[int, ...]
     epsilon: float  # of the norms
     dtype: torch.dtype  # of the products
+    back: bool  # whether there is to be a way back, for which to keep what it needs
 
 
 def _weights(block: Block) -> list[Tensor]:
@@ -70,7 +72,7 @@ class Through(torch.autograd.Function):
             x = h[:, items].to(fixed.dtype).transpose(0, 1).contiguous()
             for step, shift in zip(steps, shifts, strict=True):
                 x, made = step(x, shift[items])
-                if any(ctx.needs_input_grad):
+                if fixed.back:
                     kept.append(made)
             out[:, items] = x.transpose(0, 1)
         ctx.steps, ctx.kept, ctx.dtypes = steps, kept, (h.dtype, shifts.shape)
