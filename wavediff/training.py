@@ -1,7 +1,6 @@
 """Training: a generator that yields its progress and can be stopped and resumed at any step."""
 
 import contextlib
-import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +26,6 @@ RECIPE = "recipe.toml"
 MEASURED = 64  # items by which a new training gets to know its data
 DIVERGED = 4.0  # times the first loss, and MARGIN more: beyond that a training has diverged
 MARGIN = 0.5  # because a good loss may be zero
-KEPT = ((-1, 2**31 - 1), (-3, 1 << 25))  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, bytes
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,6 @@ def train(
     """
     chosen = choose_device(_own_device(device))
     recipe = batches.completed(recipe)
-    if chosen.type == "cpu":
-        _keep_memory()
     with _processes(chosen) as (rank, world):
         trainer = Trainer(recipe, chosen)
         whole = _begin(trainer, Path(folder), init)
@@ -273,16 +269,6 @@ def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
     finally:
         if not begun:
             dist.destroy_process_group()
-
-
-def _keep_memory() -> None:
-    """Have glibc keep for the next step what one has used: a fifth of a step's time is that.
-
-    Other allocators go on as they do.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        for parameter, value in KEPT:
-            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def _own_device(device: str) -> str:
