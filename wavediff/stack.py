@@ -51,7 +51,10 @@ class Fixed(NamedTuple):
 
 
 def _weights(block: Block) -> list[Tensor]:
-    """As `Step` names them: the values of gates doubled, their answers' signs turned."""
+    """Of the norm, the dilated layer, the last, and those of the mixing, each with its bias if any.
+
+    The values of gates come doubled, and what hears a gate's answer has its sign turned.
+    """
     taps, taps_bias = doubled(block.dilated)
     own = [block.norm.weight, image(taps.view(len(taps), 3, -1)), taps_bias, -block.out.weight]
     if block.squeeze is None or block.mix is None or block.expand is None:
@@ -221,7 +224,7 @@ class Step:
         return of_x.add_(rows.view_as(x)), of_u.sum((1, 2), keepdim=True)
 
     def _add(self, first: int, *gradients: Tensor) -> None:
-        """To those of the weights from the number `first` on."""
+        """To those of the weights from the number `first` on, in the order of `_weights`."""
         for number, gradient in enumerate(gradients, first):
             self.gradients[number] += gradient
 
