@@ -4,7 +4,7 @@ git worktree add FIRST 65c09a9
 python benchmarks/throughput.py SPEECH --noise NOISE --tree FIRST \
     --recipe FIRST/recipes/denoise-16k.toml
 
-All of them train by the same recipe with one thread, from the data to the optimizer. The first
+All of them train by the same recipe, from the data to the optimizer. The first
 steps do not count, in which files are opened, and neither does validation.
 """
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, action="append", default=[])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--alone", action="store_true", help="one training, in this process")
     given = parser.parse_args()
     if given.alone:
@@ -38,7 +39,7 @@ def main() -> None:
     rates: dict[Path, list[float]] = {tree: [] for tree in (*given.tree, HERE)}
     for _ in range(given.runs):
         for tree, found in rates.items():
-            paths = {"PYTHONPATH": str(tree.resolve()), "OMP_NUM_THREADS": "1"}
+            paths = {"PYTHONPATH": str(tree.resolve()), "OMP_NUM_THREADS": str(given.threads)}
             again = [sys.executable, __file__, *sys.argv[1:], "--alone"]
             run = subprocess.run(
                 again, env=os.environ | paths, stdout=subprocess.PIPE, text=True, check=True
