@@ -127,20 +127,16 @@ class PreparedBlock:
     """The same of a `Block`, in place."""
 
     def __init__(self, block: Block, dtype: torch.dtype) -> None:
-        channels = block.out.in_features
         self._time, self._norm, self._dilation = block.time, block.norm, block.dilation
-        self._scale = block.norm.weight.to(dtype)
-        taps, double = doubled(block.dilated)
-        self._taps, self._bias = image(taps.view(-1, 3, channels)).to(dtype), double.to(dtype)
-        bias: Tensor = block.out.bias
-        self._mixes = block.squeeze is not None
-        if block.squeeze is not None and block.mix is not None and block.expand is not None:
-            more = block.expand.bias  # comes with that of `out`, before the mixing hears of it
-            bias, heard = bias + more, block.squeeze.bias - block.squeeze.weight @ more
-            self._squeeze = Packed(block.squeeze.weight, heard, dtype)
-            self._mix = Packed(*doubled(block.mix), dtype)
-            self._expand = -block.expand.weight.T.to(dtype)
-        self._out = Packed(-block.out.weight, bias, dtype)
+        scale, taps, taps_bias, out, out_bias, *mixing = folded(block)
+        self._scale, self._taps, self._bias = (t.to(dtype) for t in (scale, taps, taps_bias))
+        self._out = Packed(out, out_bias, dtype)
+        self._mixes = bool(mixing)
+        if mixing:
+            squeeze, told_bias, mix, mix_bias, expand = mixing
+            self._squeeze = Packed(squeeze, told_bias, dtype)
+            self._mix = Packed(mix, mix_bias, dtype)
+            self._expand = expand.T.to(dtype)
 
     def __call__(self, h: Tensor, embedded: Tensor) -> None:
         """(bands, frames, channels) and the embedded time (1, channels)."""
@@ -151,25 +147,41 @@ class PreparedBlock:
         for part in h.split(max(1, ROWS // frames)):
             u = image(F.layer_norm(part, (channels,), self._scale, shift))
             wide = F.conv2d(u, self._taps, self._bias, padding=padding, dilation=dilation)
-            part += self._out(_gated(wide.squeeze(2).transpose(1, 2)))
+            part += self._out(gated(wide.squeeze(2).transpose(1, 2).sigmoid_()))
             if self._mixes:
                 told.append(self._squeeze(part))
         if self._mixes:
             frame = torch.cat(told).transpose(0, 1).flatten(1)
-            mixed = _gated(self._mix(frame)).view(frames, bands, -1)
+            mixed = gated(self._mix(frame).sigmoid_()).view(frames, bands, -1)
             h.view(-1, channels).addmm_(mixed.transpose(0, 1).flatten(0, 1), self._expand)
 
 
-def doubled(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+def folded(block: Block) -> list[Tensor]:
+    """Weights of the norm, the dilated layer, the last, and those of the mixing, with their biases.
+
+    The values of gates come doubled, and what hears a gate's answer has its sign turned.
+    """
+    taps, taps_bias = _doubled(block.dilated)
+    own = [block.norm.weight, image(taps.view(len(taps), 3, -1)), taps_bias, -block.out.weight]
+    if block.squeeze is None or block.mix is None or block.expand is None:
+        return [*own, block.out.bias]
+    # The bias of `expand` comes with that of `out`, before the mixing hears of it.
+    more = block.expand.bias
+    heard = block.squeeze.bias - block.squeeze.weight @ more
+    mixing = (block.squeeze.weight, heard, *_doubled(block.mix), -block.expand.weight)
+    return [*own, block.out.bias + more, *mixing]
+
+
+def _doubled(linear: nn.Linear) -> tuple[Tensor, Tensor]:
     """Weight and bias of a layer before a gate, its second half, the values, doubled."""
     half = linear.out_features // 2
     double = torch.tensor((1.0, 2.0)).repeat_interleave(half)
     return double[:, None] * linear.weight, double * linear.bias
 
 
-def _gated(both: Tensor) -> Tensor:
-    """The negative of the answer, of doubled values: tanh(v) is 2 sigmoid(2 v) - 1."""
-    gate, value = both.sigmoid_().chunk(2, -1)
+def gated(both: Tensor) -> Tensor:
+    """The negative of a gate's answer, of sigmoids: tanh(v) is 2 sigmoid(2 v) - 1."""
+    gate, value = both.chunk(2, -1)
     return torch.addcmul(gate, gate, value, value=-2)
 
 

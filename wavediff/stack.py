@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavediff.network import Block
-from wavediff.prepared import doubled, image
+from wavediff.prepared import folded, gated, image
 
 ROWS = 1 << 13  # frames of a band, of as many items as are worked on together
 LEAST = 1 << 9  # of them, for which a thread is worth while
@@ -31,7 +31,7 @@ def through(blocks: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         time = time.float()
         shifts = torch.stack([block.norm.bias + block.time(time) for block in chosen])
-        weights = [weight for block in chosen for weight in _weights(block)]
+        weights = [weight for block in chosen for weight in folded(block)]
         dilations = tuple(block.dilation for block in chosen)
         fixed = Fixed(
             dilations, chosen[0].norm.eps, dtype, torch.get_num_threads(), torch.is_grad_enabled()
@@ -50,30 +50,14 @@ class Fixed(NamedTuple):
     back: bool  # whether there is to be a way back, for which to keep what it needs
 
 
-def _weights(block: Block) -> list[Tensor]:
-    """Of the norm, the dilated layer, the last, and those of the mixing, each with its bias if any.
-
-    The values of gates come doubled, and what hears a gate's answer has its sign turned.
-    """
-    taps, taps_bias = doubled(block.dilated)
-    own = [block.norm.weight, image(taps.view(len(taps), 3, -1)), taps_bias, -block.out.weight]
-    if block.squeeze is None or block.mix is None or block.expand is None:
-        return [*own, block.out.bias]
-    # The bias of `expand` comes with that of `out`, before the mixing hears of it.
-    more = block.expand.bias
-    heard = block.squeeze.bias - block.squeeze.weight @ more
-    mixing = (block.squeeze.weight, heard, *doubled(block.mix), -block.expand.weight)
-    return [*own, block.out.bias + more, *mixing]
-
-
 class Through(torch.autograd.Function):
     """All blocks, as one operation."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor, shifts: Tensor, fixed: Fixed, *weights: Tensor) -> Tensor:
         """(bands, batch, frames, channels); the shifts of the norms (blocks, batch, channels)."""
-        cast = [weight.to(fixed.dtype) for weight in weights]
-        shares = [Share(cast, fixed, groups) for groups in _shared(h, fixed.threads)]
+        lower = [weight.to(fixed.dtype) for weight in weights]
+        shares = [Share(lower, fixed, groups) for groups in _shared(h, fixed.threads)]
         shifts = shifts.to(fixed.dtype)[:, :, None, None]
         out = torch.empty_like(h, dtype=fixed.dtype)
         _together([partial(share.there, h, shifts, out) for share in shares], fixed.threads)
@@ -187,13 +171,13 @@ class Step:
         picture = image(u.flatten(0, 1))
         wide = F.conv2d(picture, taps, taps_bias, padding=self._padding, dilation=self._dilation)
         gate = _rows(wide).sigmoid_()
-        middle = torch.addmm(out_bias, _gated(gate), out.T).add_(x.flatten(0, 2))
+        middle = torch.addmm(out_bias, gated(gate), out.T).add_(x.flatten(0, 2))
         if not more:
             return middle.view_as(x), Kept(x, (u, mean, scale), gate, middle, None)
         squeeze, told_bias, mix, mix_bias, expand = more
         told = _by_frame(torch.addmm(told_bias, middle, squeeze.T), x)
         mixed = torch.addmm(mix_bias, told, mix.T).sigmoid_()
-        answer = _by_band(_gated(mixed), x)
+        answer = _by_band(gated(mixed), x)
         kept = Kept(x, (u, mean, scale), gate, middle, (told, mixed, answer))
         return torch.addmm(middle, answer, expand.T).view_as(x), kept
 
@@ -210,7 +194,7 @@ class Step:
             of_told = _by_band(of_mixed @ mix, x)
             self._add(5, of_told.T @ middle, of_told.sum(0))
             rows = torch.addmm(rows, of_told, squeeze)
-        self._add(3, rows.T @ _gated(gate), rows.sum(0))
+        self._add(3, rows.T @ gated(gate), rows.sum(0))
         of_wide = _gate_back(rows @ out, gate).view(*x.shape[:3], -1)
         pictures = image(of_wide.flatten(0, 1)), image(u.flatten(0, 1))
         fixed = (1, 1), self._padding, self._dilation, False, (0, 0), 1, (True, True, True)
@@ -224,7 +208,7 @@ class Step:
         return of_x.add_(rows.view_as(x)), of_u.sum((1, 2), keepdim=True)
 
     def _add(self, first: int, *gradients: Tensor) -> None:
-        """To those of the weights from the number `first` on, in the order of `_weights`."""
+        """To those of the weights from the number `first` on, in the order of `folded`."""
         for number, gradient in enumerate(gradients, first):
             self.gradients[number] += gradient
 
@@ -243,12 +227,6 @@ def _by_band(mixed: Tensor, x: Tensor) -> Tensor:
     """The way back."""
     items, bands, frames, _ = x.shape
     return mixed.view(items, frames, bands, -1).transpose(1, 2).flatten(0, 2)
-
-
-def _gated(both: Tensor) -> Tensor:
-    """The negative of the answer, of sigmoids of gates and of doubled values."""
-    gate, value = both.chunk(2, -1)
-    return torch.addcmul(gate, gate, value, value=-2)
 
 
 def _gate_back(gradient: Tensor, both: Tensor) -> Tensor:
