@@ -29,7 +29,8 @@ HOUSE = {
     "what it learns from": "data degrade mixtures intelligibility disturbance losses "
     "labelled crops",
     "what is trained for what": "recipe checkpoint published_import tasks model card",
-    "how it is trained": "batches objective optimizers trainer validation logs training plan",
+    "how it is trained": "shares batches objective optimizers trainer validation logs "
+    "training plan",
     "who judges what is invented": "lessons classifier likeness",
     "what is done with files": "loop given jobs files crew evaluation survey plot",
     "what is shown of it": "trace film exhibit report",

@@ -1,7 +1,5 @@
 """The blocks' fast twin in a training: the same answers and gradients as the plain blocks."""
 
-from collections.abc import Callable, Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,14 +11,6 @@ from wavediff.packed import ONEDNN
 from wavediff.trainer import Trainer
 
 SMALL = {"bands": 3, "channels": 8, "layers": 3, "mixing": 2, "summary": 4}
-
-
-@pytest.fixture
-def several() -> Iterator[Callable[[int], None]]:
-    """Sets the number of threads, for the test alone."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def blocks(**sizes: int) -> Blocks:
@@ -60,19 +50,10 @@ def inputs(batch: int, frames: int, bands: int = 3) -> tuple[Tensor, Tensor]:
     ],
 )
 @pytest.mark.parametrize("rows", [1, 70, 1 << 13])  # one item at a time, two, all of them
-@pytest.mark.parametrize("threads", [1, 2, 5])
 def test_it_answers_as_the_plain_blocks_do(
-    sizes: dict[str, int],
-    batch: int,
-    frames: int,
-    rows: int,
-    threads: int,
-    monkeypatch: pytest.MonkeyPatch,
-    several: Callable[[int], None],
+    sizes: dict[str, int], batch: int, frames: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stack, "ROWS", rows)
-    monkeypatch.setattr(stack, "LEAST", 1)
-    several(threads)
     made, given = blocks(**sizes), inputs(batch, frames, sizes.get("bands", 3))
     plain = differentiated(made, *given)
     made.twin = stack.through
@@ -81,35 +62,6 @@ def test_it_answers_as_the_plain_blocks_do(
         assert torch.allclose(
             fast[name], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
         ), name
-
-
-@pytest.mark.parametrize(
-    ("batch", "threads", "expected"),
-    [
-        (8, 1, [[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8)]]),
-        (5, 2, [[(0, 1), (1, 2)], [(2, 3), (3, 4), (4, 5)]]),
-        (2, 8, [[(0, 1)], [(1, 2)]]),
-    ],
-)
-def test_threads_share_the_items(
-    batch: int, threads: int, expected: list[list[tuple[int, int]]]
-) -> None:
-    shared = stack._shared(torch.empty(24, batch, 251, 1), threads)
-    assert [[(group.start, group.stop) for group in share] for share in shared] == expected
-
-
-def test_little_is_not_shared() -> None:
-    assert stack._shared(torch.empty(1, 40, 12, 1), 8) == [[slice(0, 40)]]
-    assert len(stack._shared(torch.empty(1, 400, 12, 1), 8)) == 8
-
-
-def test_threads_stay_as_many_as_they_were(several: Callable[[int], None]) -> None:
-    several(2)
-    made, given = blocks(), inputs(2, 200)
-    made.twin = stack.through
-    differentiated(made, *given)
-    assert len(stack._shared(given[0], 2)) == 2
-    assert torch.get_num_threads() == 2
 
 
 def test_in_bf16_it_is_as_near_as_the_plain_blocks_are() -> None:

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wavediff.transform import Transform
+from wavediff.transform import Transform, squared
 
 HALF = [Transform(2, 1), Transform(64, 32), Transform(512, 256), Transform(90, 45)]
 QUARTER = [Transform(8, 2), Transform(64, 16), Transform(1024, 256)]
@@ -112,3 +113,26 @@ def test_a_window_first_made_while_rendering_can_be_trained_with() -> None:
 def test_a_window_that_does_not_fit_the_hop_is_refused(window: int, hop: int) -> None:
     with pytest.raises(ValueError, match="not a multiple"):
         Transform(window, hop)
+
+
+@pytest.mark.parametrize("transform", HALF + QUARTER + EIGHTH + HANN, ids=str)
+@pytest.mark.parametrize("samples", [1, 37, 700])
+def test_the_ways_back_are_those_that_torch_finds(transform: Transform, samples: int) -> None:
+    audio = noise(2, samples).requires_grad_()
+    frames, half = transform.frames(samples), transform.window // 2
+    right = (frames - 1) * transform.hop + half - samples
+    framed = F.pad(audio, (half, right)).unfold(-1, transform.window, transform.hop)
+    plain = torch.fft.rfft(framed * transform.taper(audio.device))
+    weight = noise(2, frames, transform.bins)
+
+    def way_back(spectrum: Tensor, squares: Tensor) -> Tensor:
+        loss = (weight * (squares + spectrum.real - 2 * spectrum.imag)).sum()
+        return torch.autograd.grad(loss, audio)[0]
+
+    expected = way_back(plain, plain.real.square() + plain.imag.square())
+    found = transform.analyse(audio)
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)
+    most = float(expected.abs().max())
+    torch.testing.assert_close(
+        way_back(found, squared(found)), expected, rtol=1e-5, atol=1e-5 * most
+    )

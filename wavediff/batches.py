@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wavediff import data
+from wavediff import data, shares
 from wavediff.crops import Crops, LabelledMels
 from wavediff.data import Clips, Skipped
 from wavediff.errors import DataError, WavediffError
@@ -60,8 +60,8 @@ class Batches:
                 if isinstance(batch, WavediffError):
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 "a process that prepares batches was ended from outside",
@@ -77,8 +77,12 @@ class _Steps(Dataset[tuple[Tensor, ...] | WavediffError]):
         return max(0, self.last - self.first)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...] | WavediffError:
+        def drawn(share: slice) -> tuple[Tensor, ...]:
+            return self.source.batch(self.first + index, self.items[share])
+
         try:
-            return self.source.batch(self.first + index, self.items)
+            parts = shares.each(drawn, len(self.items))
+            return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
         except WavediffError as error:  # raised here, it would come out of a worker as a traceback
             return error
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wavediff.transform import Transform
+from wavediff.transform import Transform, squared
 
 FRAME = 0.032  # seconds, moved by half of it
 BANDS = 49  # evenly wide on the Bark scale, from 0 to HIGHEST
@@ -47,8 +47,7 @@ def opinion_lost(guess: Tensor, clean: Tensor, rate: int) -> tuple[Tensor, Tenso
     transform = Transform(window, window // 2, 1.0)
     heard = []
     for sound in (guess, clean):
-        power = torch.view_as_real(transform.analyse(sound)).square().sum(-1)
-        power = power[..., : len(ear.bank)]
+        power = squared(transform.analyse(sound))[..., : len(ear.bank)]
         level = (power @ ear.speech).mean(1)[:, None, None]
         heard.append((power * (LEVEL / (level + 1e-12)) * ear.emphasis) @ ear.bank)
     exists = clean.square().mean(-1) > FLOOR**2

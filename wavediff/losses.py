@@ -10,7 +10,7 @@ from torch import Tensor
 from wavediff.disturbance import opinion_lost
 from wavediff.intelligibility import envelope_correlation
 from wavediff.level import LEVEL
-from wavediff.transform import Transform
+from wavediff.transform import Transform, squared
 
 FLOOR = 1e-4  # of a magnitude, below which differences are inaudible at the training level
 STRIDE = 6  # frames between the segments whose intelligibility counts
@@ -66,23 +66,21 @@ def compressed_spectral(
     (batch, samples) to two of (batch,). Compression gives quiet parts their due (Ephrat et al.
     2018; Braun and Tashev 2021).
     """
-    (ours, our_norm), (theirs, their_norm) = (
-        _compressed(sound, window, power) for sound in (guess, clean)
-    )
-    both = (ours - theirs).pow(2).sum(-1)
-    return (our_norm - their_norm).pow(2).mean((1, 2)), both.mean((1, 2))
+    ours, our_norm = _compressed(guess, window, power)
+    theirs, their_norm = _compressed(clean, window, power)
+    return (our_norm - their_norm).square().mean((1, 2)), squared(ours - theirs).mean((1, 2))
 
 
 def _compressed(sound: Tensor, window: int, power: float) -> tuple[Tensor, Tensor]:
-    """A compressed spectrum (batch, frames, bins, 2), its magnitudes (batch, frames, bins)."""
-    spectrum = torch.view_as_real(_transform(window).analyse(sound))
+    """A compressed spectrum (batch, frames, bins), complex, and its magnitudes."""
+    spectrum = _transform(window).analyse(sound)
     norm = _norm(spectrum)
     scale = (norm.log() * (power - 1)).exp()
-    return spectrum * scale, (norm * scale)[..., 0]
+    return spectrum * scale, norm * scale
 
 
 def _norm(spectrum: Tensor) -> Tensor:
-    return (spectrum.pow(2).sum(-1, keepdim=True) + FLOOR**2).sqrt()
+    return (squared(spectrum) + FLOOR**2).sqrt()
 
 
 def limited_si_sdr(guess: Tensor, clean: Tensor, limit: float) -> Tensor:
@@ -144,10 +142,10 @@ def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig, rate: in
     for window in config.windows:
         transform = Transform(window, window // 4, 1.0)
         with torch.no_grad():
-            theirs = torch.view_as_real(transform.analyse(clean))
-            true = _norm(theirs)[..., 0]
-        ours = torch.view_as_real(transform.analyse(guess))
-        made = _norm(ours)[..., 0]
+            theirs = transform.analyse(clean)
+            true = _norm(theirs)
+        ours = transform.analyse(guess)
+        made = _norm(ours)
         heard = torch.arange(transform.bins, device=band.device) <= band[:, None] * window / 2
         heard = heard[:, None].to(true.dtype)
         counted = heard.sum((1, 2)) * true.shape[1]
@@ -156,10 +154,8 @@ def spectral_loss(guess: Tensor, clean: Tensor, config: SpectralConfig, rate: in
         logarithms = (heard * (made.log() - true.log()).abs()).sum((1, 2)) / counted
         part = config.convergence * distance / whole + config.logarithm * logarithms
         if config.complex:
-            both = ours * made[..., None] ** -0.7 - theirs * true[..., None] ** -0.7
-            part = (
-                part + config.complex * (heard[..., None] * both.square()).sum((1, 2, 3)) / counted
-            )
+            both = squared(ours * made**-0.7 - theirs * true**-0.7)
+            part = part + config.complex * (heard * both).sum((1, 2)) / counted
         total = total + part / len(config.windows)
     return total + _disturbance(guess, clean, rate, config.quality)
 

@@ -1,16 +1,11 @@
 """The residual blocks' fast twin in a training on a processor: `Block` is the plain one.
 
-Every thread leads a few items at a time through all blocks, there and back, so that no thread waits
-for another, and what is made in between stays in the processor's caches; the dilated convolution
-needs no copies of its neighbours; tanh is a sigmoid, which is several times as fast and all that
-the way back has to keep of the gate.
+A few items at a time are led through all blocks, there and back, so that what is made in between
+stays in the processor's caches; the dilated convolution needs no copies of its neighbours; tanh is
+a sigmoid, which is several times as fast and all that the way back has to keep of the gate.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -21,7 +16,6 @@ from wavediff.network import Block
 from wavediff.prepared import folded, gated, image
 
 ROWS = 1 << 13  # frames of a band, of as many items as are worked on together
-LEAST = 1 << 9  # of them, for which a thread is worth while
 
 
 def through(blocks: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
@@ -33,9 +27,7 @@ def through(blocks: Iterable[nn.Module], h: Tensor, time: Tensor) -> Tensor:
         shifts = torch.stack([block.norm.bias + block.time(time) for block in chosen])
         weights = [weight for block in chosen for weight in folded(block)]
         dilations = tuple(block.dilation for block in chosen)
-        fixed = Fixed(
-            dilations, chosen[0].norm.eps, dtype, torch.get_num_threads(), torch.is_grad_enabled()
-        )
+        fixed = Fixed(dilations, chosen[0].norm.eps, dtype, torch.is_grad_enabled())
         made: Tensor = Through.apply(h, shifts, fixed, *weights)
     return made
 
@@ -46,7 +38,6 @@ class Fixed(NamedTuple):
     dilations: tuple[int, ...]
     epsilon: float  # of the norms
     dtype: torch.dtype  # of the products
-    threads: int
     back: bool  # whether there is to be a way back, for which to keep what it needs
 
 
@@ -57,92 +48,46 @@ class Through(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, shifts: Tensor, fixed: Fixed, *weights: Tensor) -> Tensor:
         """(bands, batch, frames, channels); the shifts of the norms (blocks, batch, channels)."""
         lower = [weight.to(fixed.dtype) for weight in weights]
-        shares = [Share(lower, fixed, groups) for groups in _shared(h, fixed.threads)]
+        each = len(weights) // len(fixed.dilations)
+        steps = [
+            Step(lower[number * each :][:each], dilation, fixed.epsilon)
+            for number, dilation in enumerate(fixed.dilations)
+        ]
         shifts = shifts.to(fixed.dtype)[:, :, None, None]
         out = torch.empty_like(h, dtype=fixed.dtype)
-        _together([partial(share.there, h, shifts, out) for share in shares], fixed.threads)
-        ctx.shares, ctx.fixed, ctx.dtype, ctx.shape = shares, fixed, h.dtype, shifts.shape
+        kept: list[Kept] = []
+        for items in _groups(h):
+            x = h[:, items].to(out.dtype).transpose(0, 1).contiguous()
+            for step, shift in zip(steps, shifts, strict=True):
+                x, needed = step(x, shift[items])
+                if fixed.back:
+                    kept.append(needed)
+            out[:, items] = x.transpose(0, 1)
+        ctx.steps, ctx.kept, ctx.dtype, ctx.shape = steps, kept, h.dtype, shifts.shape
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """That of the answer to those of h, the shifts, and the weights."""
         of_h, of_shifts = torch.empty_like(gradient, dtype=ctx.dtype), torch.empty(ctx.shape)
-        ways = [partial(share.back, gradient, of_h, of_shifts) for share in ctx.shares]
-        _together(ways, ctx.fixed.threads)
-        first, *others = (share.gradients() for share in ctx.shares)
-        for other in others:
-            torch._foreach_add_(first, other)
-        return of_h, of_shifts[:, :, 0, 0], None, *first
-
-
-def _shared(h: Tensor, threads: int) -> list[list[slice]]:
-    """The items of each thread, in groups that it leads through the blocks one after the other."""
-    bands, batch, frames, _ = h.shape
-    least = min(batch, -(-LEAST // (bands * frames)))
-    count = max(1, min(threads, batch // least))  # of threads that have enough to do
-    size = max(1, ROWS // (bands * frames))
-    bounds = [batch * number // count for number in range(count + 1)]
-    return [
-        [slice(begin, min(begin + size, last)) for begin in range(first, last, size)]
-        for first, last in pairwise(bounds)
-    ]
-
-
-def _together(ways: Sequence[Callable[[], None]], threads: int) -> None:
-    """Do all of it at once, each by its part of the threads."""
-    if len(ways) == 1:
-        ways[0]()
-        return
-
-    def alone(way: Callable[[], None]) -> None:
-        torch.set_num_threads(max(1, threads // len(ways)))  # of this thread
-        way()
-
-    for done in [_pool(len(ways)).submit(alone, way) for way in ways]:
-        done.result()
-    torch.set_num_threads(threads)  # of those that begin later
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
-class Share:
-    """The way of some items through all blocks, and back."""
-
-    def __init__(self, weights: list[Tensor], fixed: Fixed, groups: list[slice]) -> None:
-        each = len(weights) // len(fixed.dilations)
-        self._steps = [
-            Step(weights[number * each :][:each], dilation, fixed.epsilon)
-            for number, dilation in enumerate(fixed.dilations)
-        ]
-        self._fixed, self._groups, self._kept = fixed, groups, list[Kept]()
-
-    @torch.no_grad()
-    def there(self, h: Tensor, shifts: Tensor, out: Tensor) -> None:
-        """From `h` into `out`, both (bands, batch, frames, channels)."""
-        for items in self._groups:
-            x = h[:, items].to(out.dtype).transpose(0, 1).contiguous()
-            for step, shift in zip(self._steps, shifts, strict=True):
-                x, kept = step(x, shift[items])
-                if self._fixed.back:
-                    self._kept.append(kept)
-            out[:, items] = x.transpose(0, 1)
-
-    @torch.no_grad()
-    def back(self, gradient: Tensor, of_h: Tensor, of_shifts: Tensor) -> None:
-        """From the gradient of the answer into those of `h` and of the shifts."""
-        for items in reversed(self._groups):
+        for step in ctx.steps:
+            step.begin_back()
+        for items in reversed(_groups(gradient)):
             d = gradient[:, items].transpose(0, 1).contiguous()
-            for step, of_shift in reversed(list(zip(self._steps, of_shifts, strict=True))):
-                d, of_shift[items] = step.back(d, self._kept.pop())
+            for step, of_shift in reversed(list(zip(ctx.steps, of_shifts, strict=True))):
+                d, of_shift[items] = step.back(d, ctx.kept.pop())
             of_h[:, items] = d.transpose(0, 1)
+        return (
+            *(of_h, of_shifts[:, :, 0, 0], None),
+            *(gradient for step in ctx.steps for gradient in step.gradients),
+        )
 
-    def gradients(self) -> list[Tensor]:
-        """Those of the weights, which are float32."""
-        return [gradient for step in self._steps for gradient in step.gradients]
+
+def _groups(h: Tensor) -> list[slice]:
+    """The items that are led through the blocks together, of (bands, batch, frames, channels)."""
+    bands, batch, frames, _ = h.shape
+    size = max(1, ROWS // (bands * frames))
+    return [slice(begin, begin + size) for begin in range(0, batch, size)]
 
 
 class Kept(NamedTuple):
@@ -160,7 +105,7 @@ class Step:
 
     def __init__(self, weights: list[Tensor], dilation: int, epsilon: float) -> None:
         self._weights, self._epsilon = weights, epsilon
-        self.gradients = [torch.zeros(weight.shape) for weight in weights]
+        self.gradients: list[Tensor] = []  # float32, whatever the weights are
         self._padding, self._dilation = (0, dilation), (1, dilation)
 
     def __call__(self, x: Tensor, shift: Tensor) -> tuple[Tensor, Kept]:
@@ -180,6 +125,10 @@ class Step:
         answer = _by_band(gated(mixed), x)
         kept = Kept(x, (u, mean, scale), gate, middle, (told, mixed, answer))
         return torch.addmm(middle, answer, expand.T).view_as(x), kept
+
+    def begin_back(self) -> None:
+        """Of no item there is a gradient yet."""
+        self.gradients = [torch.zeros(weight.shape) for weight in self._weights]
 
     def back(self, d: Tensor, kept: Kept) -> tuple[Tensor, Tensor]:
         """The gradient of the answer to that of x, and of the shift, (items, 1, 1, channels)."""

@@ -13,12 +13,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from wavediff import stack
+from wavediff import shares, stack
 from wavediff.checkpoint import Checkpoint
 from wavediff.errors import CheckpointError, TrainingError
 from wavediff.network import Blocks
 from wavediff.noise import derive_seed
-from wavediff.objective import OBJECTIVES, Batch, Objective
+from wavediff.objective import OBJECTIVES, Batch, Draw, Objective
 from wavediff.optimizers import Optimizers
 from wavediff.packed import ONEDNN
 from wavediff.recipe import Recipe
@@ -26,7 +26,8 @@ from wavediff.tasks import Trained, build
 
 BUCKETS = 4  # parts of the path for which the loss is told apart
 LABELS = "label.weight"  # the tensor that a model may lack from which a training begins
-KEPT = ((-1, 2**31 - 1), (-3, 1 << 25))  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, bytes
+# glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, bytes, and M_ARENA_MAX: one for all threads.
+KEPT = ((-1, 2**31 - 1), (-3, 1 << 25), (-8, 1))
 SMALLEST_SCALE = 1e-3  # of fp16's loss: below, it is not the scale that makes gradients overflow
 
 
@@ -161,9 +162,8 @@ class Trainer:
         for part in torch.arange(items).chunk(settings.accumulate):
             here = slice(int(part[0]), int(part[-1]) + 1)
             with self._synchronised(here.stop == items):
-                losses = self.model(tuple(tensor[here] for tensor in batch), draw.part(here))
-                self.scaler.scale(losses.sum() / items).backward()
-            per_item.append(losses.detach())
+                given = tuple(tensor[here] for tensor in batch), draw.part(here)
+                per_item.append(self._learn(*given, items))
         losses = torch.cat(per_item)
         for optimizer in self.optimizers.each:
             self.scaler.unscale_(optimizer)
@@ -181,6 +181,26 @@ class Trainer:
             )
         self.step += 1
         return Step(loss, rate, norm, tuple(by_time))
+
+    def _learn(self, batch: Batch, draw: Draw, items: int) -> Tensor:
+        """The losses of a part of `items`, whose gradients are added to those of the weights."""
+        if self.device.type != "cpu" or self.model is not self.objective:
+            losses: Tensor = self.model(batch, draw)
+            self.scaler.scale(losses.sum() / items).backward()
+            return losses.detach()
+        weights = list(self.optimizers.names.values())
+
+        def learn(share: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+            losses = self.objective(tuple(tensor[share] for tensor in batch), draw.part(share))
+            whole = self.scaler.scale(losses.sum() / items)
+            return losses.detach(), torch.autograd.grad(whole, weights, allow_unused=True)
+
+        done = shares.each(learn, len(batch[0]))
+        for _, gradients in done:  # in their order, so that the last bits are always the same
+            for weight, gradient in zip(weights, gradients, strict=True):
+                if gradient is not None:
+                    weight.grad = gradient + (0 if weight.grad is None else weight.grad)
+        return torch.cat([losses for losses, _ in done])
 
     def _check(self, loss: float, norm: float) -> None:
         """Raises TrainingError for what is not finite. fp16 may overflow now and then."""

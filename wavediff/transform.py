@@ -2,10 +2,12 @@
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 @functools.lru_cache(maxsize=32)
@@ -43,11 +45,8 @@ class Transform:
 
     def analyse(self, audio: Tensor) -> Tensor:
         """(batch, samples) to complex (batch, frames, bins)."""
-        frames = self.frames(audio.shape[-1])
-        half = self.window // 2
-        right = (frames - 1) * self.hop + half - audio.shape[-1]
-        framed = F.pad(audio, (half, right)).unfold(-1, self.window, self.hop)
-        return torch.fft.rfft(framed * self.taper(audio.device))
+        spectrum: Tensor = _Analysis.apply(audio, self)
+        return spectrum
 
     def synthesise(self, spectrum: Tensor, samples: int) -> Tensor:
         """Complex (batch, frames, bins) to (batch, samples)."""
@@ -74,3 +73,52 @@ class Transform:
         for piece in range(overlap):
             hops[:, piece : piece + frames] += pieces[:, :, piece]
         return sound
+
+
+class _Analysis(torch.autograd.Function):
+    """`Transform.analyse`, whose way back is an inverse transform of real sounds too.
+
+    Torch's own is one of complex numbers, of twice the length.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, audio: Tensor, transform: Transform) -> Tensor:
+        samples = audio.shape[-1]
+        half = transform.window // 2
+        right = (transform.frames(samples) - 1) * transform.hop + half - samples
+        framed = F.pad(audio, (half, right)).unfold(-1, transform.window, transform.hop)
+        ctx.transform, ctx.inside = transform, slice(half, half + samples)
+        return torch.fft.rfft(framed * transform.taper(audio.device))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        transform = ctx.transform
+        # The inverse counts every bin twice but for the first and the last.
+        twice = gradient.clone()
+        twice[..., :: transform.bins - 1] *= 2
+        framed = torch.fft.irfft(twice, transform.window, norm="forward")
+        framed *= transform.taper(gradient.device) / 2
+        return transform.overlap_add(framed)[:, ctx.inside], None
+
+
+def squared(spectrum: Tensor) -> Tensor:
+    """The squared magnitudes of complex numbers."""
+    magnitudes: Tensor = _Squared.apply(spectrum)
+    return magnitudes
+
+
+class _Squared(torch.autograd.Function):
+    """`squared`, whose way back makes no complex numbers of real ones."""
+
+    @staticmethod
+    def forward(ctx: Any, spectrum: Tensor) -> Tensor:
+        ctx.save_for_backward(spectrum)
+        return (spectrum * spectrum.conj()).real.contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (spectrum,) = ctx.saved_tensors
+        doubled: Tensor = spectrum * (2 * gradient)
+        return doubled
