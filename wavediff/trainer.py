@@ -158,12 +158,13 @@ class Trainer:
         draw = draw.part(slice(first, first + items)).to(self.device)
 
         per_item = []
+        weight = self.scaler.scale(torch.ones((), device=self.device)) / items
         self.optimizers.zero_grad()
         for part in torch.arange(items).chunk(settings.accumulate):
             here = slice(int(part[0]), int(part[-1]) + 1)
             with self._synchronised(here.stop == items):
                 given = tuple(tensor[here] for tensor in batch), draw.part(here)
-                per_item.append(self._learn(*given, items))
+                per_item.append(self._learn(*given, weight))
         losses = torch.cat(per_item)
         for optimizer in self.optimizers.each:
             self.scaler.unscale_(optimizer)
@@ -182,24 +183,25 @@ class Trainer:
         self.step += 1
         return Step(loss, rate, norm, tuple(by_time))
 
-    def _learn(self, batch: Batch, draw: Draw, items: int) -> Tensor:
-        """The losses of a part of `items`, whose gradients are added to those of the weights."""
+    def _learn(self, batch: Batch, draw: Draw, weight: Tensor) -> Tensor:
+        """The losses of some items; the gradients of `weight` times their sum are added up."""
         if self.device.type != "cpu" or self.model is not self.objective:
             losses: Tensor = self.model(batch, draw)
-            self.scaler.scale(losses.sum() / items).backward()
+            (weight * losses.sum()).backward()
             return losses.detach()
-        weights = list(self.optimizers.names.values())
+        parameters = list(self.optimizers.names.values())
 
         def learn(share: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
             losses = self.objective(tuple(tensor[share] for tensor in batch), draw.part(share))
-            whole = self.scaler.scale(losses.sum() / items)
-            return losses.detach(), torch.autograd.grad(whole, weights, allow_unused=True)
+            whole = weight * losses.sum()
+            return losses.detach(), torch.autograd.grad(whole, parameters, allow_unused=True)
 
         done = shares.each(learn, len(batch[0]))
         for _, gradients in done:  # in their order, so that the last bits are always the same
-            for weight, gradient in zip(weights, gradients, strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    weight.grad = gradient + (0 if weight.grad is None else weight.grad)
+                    before = 0 if parameter.grad is None else parameter.grad
+                    parameter.grad = gradient + before
         return torch.cat([losses for losses, _ in done])
 
     def _check(self, loss: float, norm: float) -> None:
