@@ -171,7 +171,7 @@ def upper_loss(kept: Tensor, clean: Tensor, heard: Tensor, magnitude: float, snr
     counted = (heard.sum((1, 2)) * kept.shape[1]).clamp(min=1)
     different = (heard * (made - true).square()).sum((1, 2)) / counted
     power, error = (
-        (heard * part.abs().square()).sum((1, 2)) + UPPER_FLOOR for part in (clean, kept - clean)
+        (heard * squared(part)).sum((1, 2)) + UPPER_FLOOR for part in (clean, kept - clean)
     )
     ratio = 10 * torch.log10(power / (error + 10 ** (-UPPER_LIMIT / 10) * power))
     return magnitude * different - snr * ratio
@@ -190,7 +190,7 @@ def heard_band(clean: Tensor, least: float = BAND_DB) -> Tensor:
     """(batch,): up to which share of half the rate a sound has anything, of frequencies that are
     `least` dB from the strongest."""
     # Not at the ends: where a crop is cut out of a sound, there is some of every frequency.
-    power = Transform(512, 256).analyse(clean)[:, 2:-2].abs().square().mean(1)
+    power = squared(Transform(512, 256).analyse(clean)[:, 2:-2]).mean(1)
     loud = power > 10 ** (least / 10) * power.amax(1, keepdim=True)
     top = (loud * torch.arange(power.shape[1], device=power.device)).amax(1) / (power.shape[1] - 1)
     return torch.where(top > 0.9, torch.ones_like(top), top)

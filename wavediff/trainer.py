@@ -163,8 +163,7 @@ class Trainer:
         for part in torch.arange(items).chunk(settings.accumulate):
             here = slice(int(part[0]), int(part[-1]) + 1)
             with self._synchronised(here.stop == items):
-                given = tuple(tensor[here] for tensor in batch), draw.part(here)
-                per_item.append(self._learn(*given, weight))
+                per_item.append(self._learn(*_part(batch, draw, here), weight))
         losses = torch.cat(per_item)
         for optimizer in self.optimizers.each:
             self.scaler.unscale_(optimizer)
@@ -192,7 +191,7 @@ class Trainer:
         parameters = list(self.optimizers.names.values())
 
         def learn(share: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-            losses = self.objective(tuple(tensor[share] for tensor in batch), draw.part(share))
+            losses = self.objective(*_part(batch, draw, share))
             whole = weight * losses.sum()
             return losses.detach(), torch.autograd.grad(whole, parameters, allow_unused=True)
 
@@ -237,6 +236,11 @@ def _hurry(denoiser: torch.nn.Module) -> None:
     for part in denoiser.modules():
         if ONEDNN and isinstance(part, Blocks):
             part.twin = stack.through
+
+
+def _part(batch: Batch, draw: Draw, items: slice) -> tuple[Batch, Draw]:
+    """Some items of a batch, with what is drawn for them."""
+    return tuple(tensor[items] for tensor in batch), draw.part(items)
 
 
 def _by_time(losses: Tensor, times: Tensor) -> Iterator[Tensor]:
